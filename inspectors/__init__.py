@@ -1,0 +1,1 @@
+"""What enters a host process: the probe and its inspectors, standard library only."""

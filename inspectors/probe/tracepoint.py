@@ -1,0 +1,51 @@
+"""What an engine adapter says about its host: where each stage can be seen, and under which argument names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Tracepoint:
+    """One function of an engine where a stage can be seen.
+
+    `target` is "module:qualname"; "module:Class+.method" means the method on Class and on every subclass that
+    defines it, whenever that subclass is made.
+    `shows` is the event kind it leads to (several kinds can share a stage).
+    `arguments` maps the inspectors' names for the call's values (listed in inspectors/README.md) to the engine's:
+    a parameter of the function, "local:NAME" for a local variable at return, or "result".
+    """
+
+    stage: str
+    shows: str
+    target: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the workbench asks an engine to do with one checkpoint; the adapter turns it into a command."""
+
+    model: str
+    tp: int = 1
+    device: str = "cpu"
+    prompt_ids: tuple[int, ...] = ()
+    max_new_tokens: int = 0
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine adapter: the constant ENGINE of backends/engines/<name>.py, standard library only.
+
+    `module` is the import that shows the engine is here; `rank` is the dotted "module:function" that gives the
+    tensor-parallel rank of the calling thread or process; `command` is the argv that loads and runs a model.
+    """
+
+    name: str
+    module: str
+    distribution: str
+    rank: str
+    tracepoints: tuple[Tracepoint, ...]
+    command: Callable[[Launch], tuple[str, ...]]
