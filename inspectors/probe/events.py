@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import ClassVar
 
 SCHEMA_VERSION = 1
@@ -339,10 +338,16 @@ class FieldSpec:
 _STORAGES = {"int": "int", "float": "real", "bool": "bool", "str": "text"}
 
 
-@cache
+_specs_by_class: dict[type[Body], tuple[FieldSpec, ...]] = {}
+
+
 def field_specs(body_class: type[Body]) -> tuple[FieldSpec, ...]:
     """The columns of a kind in declaration order; tuples are stored as JSON text."""
-    return tuple(FieldSpec(f.name, _STORAGES.get(str(f.type), "json")) for f in fields(body_class))
+    known = _specs_by_class.get(body_class)
+    if known is None:
+        known = tuple(FieldSpec(f.name, _STORAGES.get(str(f.type), "json")) for f in fields(body_class))
+        _specs_by_class[body_class] = known
+    return known
 
 
 KINDS: dict[str, type[Body]] = {cls.kind: cls for cls in Body.__subclasses__()}

@@ -8,7 +8,6 @@ import sqlite3
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspectors.probe.events import NO_RANK, Body, ProcessStarted, RecordingCapped, field_specs
@@ -16,12 +15,24 @@ from inspectors.probe.streamfile import StreamFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+    from typing import TypeVar
+
+    SomeBody = TypeVar("SomeBody", bound=Body)
 
 COMMIT_EVENTS = 2_000
 COMMIT_SECONDS = 0.1
 DEFAULT_MAX_EVENTS = 20_000_000
 
-Row = list[object]
+
+class _Entry:
+    """One recorded event on its way to the file; `is_written` once its row has left the buffer."""
+
+    __slots__ = ("body", "dur_ns", "is_written", "parent", "rank", "seq", "stage", "t_ns")
+
+    def __init__(self, seq: int, t_ns: int, dur_ns: int | None, body: Body, stage: str, parent: int, rank: int) -> None:
+        self.seq, self.t_ns, self.dur_ns, self.body = seq, t_ns, dur_ns, body
+        self.stage, self.parent, self.rank, self.is_written = stage, parent, rank, False
 
 
 class Recorder:
@@ -34,18 +45,18 @@ class Recorder:
         self.folder, self.level, self.max_events = folder, level, max_events
         self.on_event: Callable[[int, Body, int], None] | None = None
         self.on_end: Callable[[int, Body, int], None] | None = None
+        self._left_to_parent: list[StreamFile] = []
+        self._file: StreamFile | None = None
         self._start_afresh()
-        os.register_at_fork(after_in_child=self._start_afresh)
+        os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child)
         atexit.register(self.close)
 
     def _start_afresh(self) -> None:
-        self._lock = threading.RLock()
-        self._file: StreamFile | None = None
+        self._lock, self._write_lock = threading.RLock(), threading.RLock()
         self._is_dead = self._is_capped = False
         self._seq = self._dropped = 0
-        self._events: list[Row] = []
-        self._bodies: list[tuple[Body, Row]] = []
-        self._open_rows: dict[int, tuple[Row, Body]] = {}
+        self._events: list[_Entry] = []
+        self._open: dict[int, _Entry] = {}
         self._finished: list[tuple[int, int, Body | None]] = []
         self._spans = threading.local()
         self._wake = threading.Event()
@@ -58,7 +69,7 @@ class Recorder:
 
     def point(self, body: Body, rank: int = NO_RANK, stage: str | None = None) -> int:
         """Record an event without duration; returns its seq, 0 when recording has ended."""
-        return self._append(body, rank, stage, 0)
+        return self._append(body, rank, stage, 0, 0)
 
     def measured(self, body: Body, rank: int, start_ns: int, dur_ns: int) -> int:
         """Record a span that is already over, from monotonic times in ns; returns its seq."""
@@ -66,7 +77,7 @@ class Recorder:
 
     def begin(self, body: Body, rank: int = NO_RANK) -> int:
         """Record the entry of a span; every event of this thread until `end` is inside it."""
-        seq = self._append(body, rank, None, None)
+        seq = self._append(body, rank, None, None, 0)
         self._stack().append(seq)
         return seq
 
@@ -74,49 +85,65 @@ class Recorder:
         """Record the exit of a span; a `body` given replaces the facts recorded at its entry."""
         now = time.monotonic_ns()
         stack = self._stack()
-        if seq in stack:
+        if stack and stack[-1] == seq:
+            stack.pop()
+        elif seq in stack:
             del stack[stack.index(seq) :]
         with self._lock:
-            entry = self._open_rows.pop(seq, None)
+            entry = self._open.pop(seq, None)
             if entry is None or self._is_dead:
                 return
-            row, was = entry
-            dur_ns = now - int(row[1])  # type: ignore[call-overload]
-            row[2] = dur_ns
-            self._finished.append((seq, dur_ns, body))
-            said = body or was
+            entry.dur_ns = now - entry.t_ns
+            if entry.is_written:
+                self._finished.append((seq, entry.dur_ns, body))
+            if body is not None:
+                entry.body = body
         if self.on_end is not None:
-            self.on_end(seq, said, int(row[6]))  # type: ignore[call-overload]
+            self.on_end(seq, entry.body, entry.rank)
 
     def current_span(self) -> int:
         """The seq of this thread's innermost open span, 0 outside any."""
         stack = self._stack()
         return stack[-1] if stack else 0
 
-    def _stack(self) -> list[int]:
-        stack: list[int] | None = getattr(self._spans, "stack", None)
-        if stack is None:
-            stack = self._spans.stack = []
-        return stack
+    def depth(self) -> int:
+        """How many spans of this thread are open."""
+        return len(self._stack())
 
-    def _append(self, body: Body, rank: int, stage: str | None, dur_ns: int | None, t_ns: int = 0) -> int:
-        parent = self.current_span()
+    def unwind(self, depth: int) -> None:
+        """End this thread's spans above `depth`: what a faulting inspector left open must not swallow later events."""
+        stack = self._stack()
+        while len(stack) > depth:
+            seq = stack[-1]
+            self.end(seq)
+            if stack and stack[-1] == seq:
+                stack.pop()
+
+    def _stack(self) -> list[int]:
+        try:
+            return self._spans.stack  # type: ignore[no-any-return]
+        except AttributeError:
+            stack: list[int] = []
+            self._spans.stack = stack
+            return stack
+
+    def _append(self, body: Body, rank: int, stage: str | None, dur_ns: int | None, t_ns: int) -> int:
+        stack = self._stack()
+        parent = stack[-1] if stack else 0
         with self._lock:
-            if self._is_dead or not self._has_room(body):
+            if self._is_dead or (self._seq >= self.max_events and not self._has_room(body)):
                 return 0
-            self._seq += 1
-            seq = self._seq
-            if seq == 1 and not isinstance(body, ProcessStarted):
+            if self._seq == 0 and not isinstance(body, ProcessStarted):
                 self._announce()
-                self._seq += 1
-                seq = self._seq
-            row: Row = [seq, t_ns or time.monotonic_ns(), dur_ns, body.kind, stage or body.stage, parent, rank]
-            self._events.append(row)
-            self._bodies.append((body, row))
+            seq = self._seq = self._seq + 1
+            t_ns = t_ns or time.monotonic_ns()
+            entry = _Entry(seq, t_ns, dur_ns, body, body.stage if stage is None else stage, parent, rank)
+            self._events.append(entry)
             if dur_ns is None:
-                self._open_rows[seq] = (row, body)
+                self._open[seq] = entry
             is_full = len(self._events) >= COMMIT_EVENTS
-        self._ensure_flusher()
+        if self._flusher is None:
+            self._start_flusher()
         if is_full:
             self.flush()
         if self.on_event is not None:
@@ -124,57 +151,71 @@ class Recorder:
         return seq
 
     def _announce(self) -> None:
-        body = ProcessStarted(
-            pid=os.getpid(), parent_pid=os.getppid(), argv=tuple(sys.argv), python=sys.version.split()[0], level=self.level
-        )
-        row: Row = [1, time.monotonic_ns(), 0, body.kind, body.stage, 0, NO_RANK]
-        self._events.append(row)
-        self._bodies.append((body, row))
+        python = sys.version.split()[0]
+        argv = tuple(getattr(sys, "argv", ()))
+        body = ProcessStarted(pid=os.getpid(), parent_pid=os.getppid(), argv=argv, python=python, level=self.level)
+        self._seq = 1
+        self._events.append(_Entry(1, time.monotonic_ns(), 0, body, body.stage, 0, NO_RANK))
+        _close_with_multiprocessing(self.close)
 
     def _has_room(self, body: Body) -> bool:
-        if self._seq < self.max_events or isinstance(body, RecordingCapped):
+        if isinstance(body, RecordingCapped):
             return True
         if not self._is_capped:
             self._is_capped = True
-            self._append(RecordingCapped(limit="max_events", value=self.max_events), NO_RANK, None, 0)
+            self._append(RecordingCapped(limit="max_events", value=self.max_events), NO_RANK, None, 0, 0)
         self._dropped += 1
         return False
 
-    def _ensure_flusher(self) -> None:
-        if self._flusher is None:
-            self._flusher = threading.Thread(target=self._flush_regularly, name="loadscope-recorder", daemon=True)
+    def _start_flusher(self) -> None:
+        with self._lock:
+            if self._flusher is not None or self._wake.is_set():
+                return
+            self._flusher = threading.Thread(
+                target=self._flush_regularly, args=(self._wake,), name="loadscope-recorder", daemon=True
+            )
+        try:
             self._flusher.start()
+        except RuntimeError:
+            self._flusher = threading.current_thread()  # no thread at shutdown: full buffers and close() still write
 
-    def _flush_regularly(self) -> None:
-        wake = self._wake
+    def _flush_regularly(self, wake: threading.Event) -> None:
         while not wake.wait(COMMIT_SECONDS):
             if self._events or self._finished:
                 self.flush()
 
     def flush(self) -> None:
         """Commit everything recorded so far; a failing disk ends the recording, never the host."""
-        with self._lock:
-            events, self._events = self._events, []
-            bodies, self._bodies = self._bodies, []
-            finished, self._finished = self._finished, []
-            if self._is_dead or not (events or finished):
-                return
+        with self._write_lock:
+            with self._lock:
+                events, self._events = self._events, []
+                finished, self._finished = self._finished, []
+                rows = [(e.seq, e.t_ns, e.dur_ns, e.body, e.stage, e.parent, e.rank) for e in events]
+                for entry in self._open.values():
+                    entry.is_written = True
+                if self._is_dead or not (rows or finished):
+                    return
             try:
                 if self._file is None:
                     self._file = StreamFile.create(self.folder / "streams")
-                self._file.write(events, bodies, finished, self._dropped)
-            except (sqlite3.Error, OSError) as error:
+                self._file.write(rows, finished, self._dropped)
+            except Exception as error:  # noqa: BLE001 - whatever a disk or a value does, the host goes on
                 self._die(error)
 
     def _die(self, error: Exception) -> None:
         self._is_dead = True
-        print(f"loadscope: recording ended, the host goes on: {error} ({self.folder})", file=sys.stderr)
+        self._wake.set()
+        text = f"loadscope: recording ended, the host goes on: {error} ({self.folder})"
+        try:
+            print(text, file=sys.stderr)
+        except (OSError, ValueError, AttributeError):
+            self._events.clear()  # nowhere to say it
 
     def close(self) -> None:
         """Commit, mark the stream complete and make it readable without a write-ahead log."""
         self._wake.set()
         self.flush()
-        with self._lock:
+        with self._write_lock, self._lock:
             if self._file is not None and not self._is_dead:
                 try:
                     self._file.close(self._dropped)
@@ -182,5 +223,37 @@ class Recorder:
                     self._die(error)
             self._file, self._is_dead = None, True
 
+    def _before_fork(self) -> None:
+        self._write_lock.acquire()
+        self._lock.acquire()
+        if self._file is not None:
+            self._file.release()  # an open SQLite connection must not be carried into a child
 
-__all__ = ["Recorder", "field_specs"]
+    def _after_fork(self) -> None:
+        self._lock.release()
+        self._write_lock.release()
+
+    def _in_child(self) -> None:
+        if self._file is not None:
+            self._left_to_parent.append(self._file)
+        self._file = None
+        was_closed = self._is_dead and self._wake.is_set()
+        self._start_afresh()
+        self._is_dead = was_closed
+
+
+def with_outcome(body: SomeBody, outcome: str) -> SomeBody:
+    """The same facts with another `outcome`, without running the constructor again (this is the hot path)."""
+    copy = object.__new__(type(body))
+    copy.__dict__.update(body.__dict__, outcome=outcome)
+    return copy
+
+
+def _close_with_multiprocessing(close: Callable[[], None]) -> None:
+    """A forked multiprocessing child leaves by `os._exit`, so its own finalizers are the only call at its end."""
+    util, process = sys.modules.get("multiprocessing.util"), sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, close, exitpriority=-100)
+
+
+__all__ = ["Recorder", "field_specs", "with_outcome"]

@@ -7,11 +7,13 @@ import os
 import sqlite3
 import sys
 import time
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from inspectors.probe.events import SCHEMA_VERSION, Body, field_specs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _LAYOUT = """
@@ -30,60 +32,133 @@ def table_of(kind: str) -> str:
     return '"body_' + "".join(c if c.isalnum() else "_" for c in kind) + '"'
 
 
+Row = tuple[int, int, "int | None", Body, str, int, int]
+"""seq, t_ns, dur_ns, body, stage, parent, rank."""
+
+
+class _TextIds(dict[str, int]):
+    """Numbers for texts, in order of first use; `new` holds those not yet in the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new: list[tuple[int, str]] = []
+
+    def __missing__(self, text: str) -> int:
+        number = self[text] = len(self) + 1
+        self.new.append((number, text))
+        return number
+
+
+class _JsonIds(dict[object, int]):
+    """Numbers for tuples by their JSON text; a tuple seen before costs one look-up."""
+
+    def __init__(self, texts: _TextIds) -> None:
+        super().__init__()
+        self._texts = texts
+
+    def __missing__(self, value: object) -> int:
+        number = self[value] = self._texts[json.dumps(value, separators=(",", ":"))]
+        return number
+
+
+class _Encoder:
+    """Turns bodies of one kind into rows of its table."""
+
+    def __init__(self, kind: type[Body], texts: _TextIds, jsons: _JsonIds) -> None:
+        specs = field_specs(kind)
+        self._texts, self._jsons = texts, jsons
+        self._text_places = [n for n, s in enumerate(specs, 1) if s.storage == "text"]
+        self._json_places = [n for n, s in enumerate(specs, 1) if s.storage == "json"]
+        names = [s.name for s in specs]
+        self._values: Callable[[Body], tuple[object, ...]] = attrgetter("kind", *names)
+        marks = ",".join("?" * (len(specs) + 1))
+        self.insert = f"INSERT OR REPLACE INTO {table_of(kind.kind)} VALUES({marks})"
+
+    def row(self, seq: int, body: Body) -> list[object]:
+        out: list[Any] = [*self._values(body)]
+        out[0] = seq
+        for place in self._text_places:
+            out[place] = self._texts[out[place]]
+        for place in self._json_places:
+            try:
+                out[place] = self._jsons[out[place]]
+            except TypeError:  # a list slipped in where a tuple was meant
+                out[place] = self._texts[json.dumps(out[place], separators=(",", ":"), default=str)]
+        return out
+
+
 class StreamFile:
     """The open SQLite file of this process; not thread-safe by itself, the recorder holds its lock."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._db, self.path = connection, path
-        self._ids: dict[str, int] = {}
-        self._new_texts: list[tuple[int, str]] = []
-        self._inserts: dict[str, str] = {}
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._texts = _TextIds()
+        self._jsons = _JsonIds(self._texts)
+        self._encoders: dict[type[Body], _Encoder] = {}
 
     @classmethod
     def create(cls, folder: Path) -> StreamFile:
         """Make `folder/<pid>-<n>.sqlite`; raises OSError or sqlite3.Error when that cannot be written."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = _free_name(folder)
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        journal = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.executescript(_LAYOUT)
-        stream = cls(db, path)
+        stream = cls(_free_name(folder))
+        journal = stream._db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        stream._db.executescript(_LAYOUT)
         stream._describe(journal)
         return stream
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+        return self._connection
+
+    def release(self) -> None:
+        """Close the connection for now; the next write opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _describe(self, journal: str) -> None:
         facts = {
             "schema": SCHEMA_VERSION, "pid": os.getpid(), "parent_pid": os.getppid(),
-            "argv": json.dumps(sys.argv), "python": sys.version.split()[0], "journal": journal,
+            "argv": json.dumps(getattr(sys, "argv", [])), "python": sys.version.split()[0], "journal": journal,
             "opened_monotonic_ns": time.monotonic_ns(), "opened_unix_ns": time.time_ns(), "is_closed": 0, "dropped": 0,
         }  # fmt: skip
         self._db.executemany("INSERT INTO meta VALUES(?,?)", [(k, str(v)) for k, v in facts.items()])
 
-    def write(
+    def write(self, events: list[Row], finished: list[tuple[int, int, Body | None]], dropped: int) -> None:
+        """Commit one batch: new events with their bodies, and the ends of spans (seq, dur_ns, replaced body)."""
+        texts = self._texts
+        rows: dict[str, list[list[object]]] = {}
+        envelope = []
+        for seq, t_ns, dur_ns, body, stage, parent, rank in events:
+            encoder = self._encoders.get(type(body)) or self._encoder(type(body))
+            rows.setdefault(encoder.insert, []).append(encoder.row(seq, body))
+            envelope.append((seq, t_ns, dur_ns, texts[body.kind], texts[stage], parent, rank))
+        for seq, _, ended in finished:
+            if ended is not None:
+                encoder = self._encoders.get(type(ended)) or self._encoder(type(ended))
+                rows.setdefault(encoder.insert, []).append(encoder.row(seq, ended))
+        ends = [(dur_ns, seq) for seq, dur_ns, _ in finished]
+        self._commit(envelope, rows, ends, dropped)
+
+    def _commit(
         self,
-        events: list[list[object]],
-        bodies: list[tuple[Body, list[object]]],
-        finished: list[tuple[int, int, Body | None]],
+        envelope: list[tuple[int, int, int | None, int, int, int, int]],
+        rows: dict[str, list[list[object]]],
+        ends: list[tuple[int, int]],
         dropped: int,
     ) -> None:
-        """Commit one batch: new events, their bodies, and the ends of spans (seq, dur_ns, replaced body)."""
-        rows_by_table: dict[str, list[tuple[object, ...]]] = {}
-        for body, row in bodies:
-            rows_by_table.setdefault(self._insert_for(body), []).append((row[0], *self._values(body)))
-        envelope = [(r[0], r[1], r[2], self._id(str(r[3])), self._id(str(r[4])), r[5], r[6]) for r in events]
-        ended = {seq for seq, _, _ in finished} - {r[0] for r in events}
-        for seq, _, body in finished:
-            if body is not None:
-                rows_by_table.setdefault(self._insert_for(body), []).append((seq, *self._values(body)))
         db = self._db
         db.execute("BEGIN")
         try:
-            db.executemany("INSERT INTO text VALUES(?,?)", self._new_texts)
+            db.executemany("INSERT INTO text VALUES(?,?)", self._texts.new)
             db.executemany("INSERT INTO event VALUES(?,?,?,?,?,?,?)", envelope)
-            for insert, rows in rows_by_table.items():
-                db.executemany(insert, rows)
-            db.executemany("UPDATE event SET dur_ns=? WHERE seq=?", [(d, s) for s, d, _ in finished if s in ended])
+            for insert, values in rows.items():
+                db.executemany(insert, values)
+            db.executemany("UPDATE event SET dur_ns=? WHERE seq=?", ends)
             db.executemany("INSERT INTO rollup VALUES(?,?,?,?,?,?)", _rollup(envelope))
             if dropped:
                 db.execute("UPDATE meta SET value=? WHERE key='dropped'", (str(dropped),))
@@ -92,39 +167,16 @@ class StreamFile:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        self._new_texts.clear()
+        self._texts.new.clear()
 
-    def _insert_for(self, body: Body) -> str:
-        insert = self._inserts.get(body.kind)
-        if insert is None:
-            specs = field_specs(type(body))
-            columns = ", ".join(f'"{s.name}"' for s in specs)
-            table = table_of(body.kind)
-            self._db.execute(f"CREATE TABLE {table}(seq INTEGER PRIMARY KEY{', ' if specs else ''}{columns})")
-            described = [(body.kind, s.name, s.storage, n) for n, s in enumerate(specs)]
-            self._db.executemany("INSERT INTO field VALUES(?,?,?,?)", described)
-            marks = ",".join("?" * (len(specs) + 1))
-            insert = self._inserts[body.kind] = f"INSERT OR REPLACE INTO {table} VALUES({marks})"
-        return insert
-
-    def _values(self, body: Body) -> list[object]:
-        out: list[object] = []
-        for spec in field_specs(type(body)):
-            value = getattr(body, spec.name)
-            if spec.storage == "text":
-                out.append(self._id(value))
-            elif spec.storage == "json":
-                out.append(self._id(json.dumps(value, separators=(",", ":"))))
-            else:
-                out.append(value)
-        return out
-
-    def _id(self, text: str) -> int:
-        known = self._ids.get(text)
-        if known is None:
-            known = self._ids[text] = len(self._ids) + 1
-            self._new_texts.append((known, text))
-        return known
+    def _encoder(self, kind: type[Body]) -> _Encoder:
+        specs = field_specs(kind)
+        columns = "".join(f', "{s.name}"' for s in specs)
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS {table_of(kind.kind)}(seq INTEGER PRIMARY KEY{columns})")
+        described = [(kind.kind, s.name, s.storage, n) for n, s in enumerate(specs)]
+        self._db.executemany("INSERT INTO field VALUES(?,?,?,?)", described)
+        encoder = self._encoders[kind] = _Encoder(kind, self._texts, self._jsons)
+        return encoder
 
     def close(self, dropped: int) -> None:
         """Mark the stream complete and fold the write-ahead log in, so that it reads from read-only media."""
@@ -144,11 +196,16 @@ def _free_name(folder: Path) -> Path:
     return path
 
 
-def _rollup(envelope: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+def _rollup(envelope: list[tuple[int, int, int | None, int, int, int, int]]) -> list[tuple[int, ...]]:
     if not envelope:
         return []
     last_seq = envelope[-1][0]
-    by_kind: dict[object, list[tuple[object, ...]]] = {}
+    spans: dict[int, list[int]] = {}
     for row in envelope:
-        by_kind.setdefault(row[3], []).append(row)
-    return [(last_seq, kind, len(rows), rows[0][0], rows[0][1], rows[-1][1]) for kind, rows in by_kind.items()]
+        span = spans.get(row[3])
+        if span is None:
+            spans[row[3]] = [1, row[0], row[1], row[1]]
+        else:
+            span[0] += 1
+            span[3] = row[1]
+    return [(last_seq, kind, *span) for kind, span in spans.items()]
