@@ -1,0 +1,130 @@
+"""From what a person asked for to a host that is ready to start: the session folder, its manifest, its command."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from inspectors.probe.tracepoint import Engine, Launch
+from sessions.manifest import Manifest
+from workbench import arming, places, plugins
+from workbench.errors import UserError
+from workbench.host import Host
+from workbench.preflight.config import ModelFacts
+
+LEVELS = ("calls", "ledger", "values")
+DEFAULT_LEVEL = "ledger"
+DEFAULT_MAX_EVENTS = 20_000_000
+PROMPT_IDS = (1, 2, 3, 4, 5)
+NEW_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a host is watched, whatever the host is."""
+
+    verb: str
+    level: str = DEFAULT_LEVEL
+    output: str | None = None
+    is_paused_at_start: bool = False
+    breakpoints: tuple[str, ...] = ()
+    max_events: int = DEFAULT_MAX_EVENTS
+    echoes_log: bool = False
+    scenario: str | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load that an engine is asked for; `extra` are words of the engine's own command line."""
+
+    model: Path
+    engine: str
+    tp: int = 1
+    device: str = "cpu"
+    prompt_ids: tuple[int, ...] = PROMPT_IDS
+    max_new_tokens: int = NEW_TOKENS
+    extra: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
+    """Make the session folder and the host for one load; nothing runs yet. Raises UserError (exit 2)."""
+    engine = engine_named(load.engine)
+    launch = Launch(
+        model=str(load.model),
+        tp=load.tp,
+        device=load.device,
+        prompt_ids=load.prompt_ids,
+        max_new_tokens=load.max_new_tokens,
+        extra=load.extra,
+    )
+    folder = places.new_session_folder(watch.verb, load.model.name, watch.output)
+    manifest = _manifest(watch, folder, (plugins.module_name(plugins.ENGINES, load.engine),))
+    return Host(
+        folder,
+        dataclasses.replace(
+            manifest,
+            command=arming.armed(engine.command(launch)),
+            engine=engine.name,
+            engine_version=version_of(engine.distribution),
+            device=load.device,
+            tp=load.tp,
+            model=str(load.model),
+            name=load.model.name,
+            format=facts.format,
+            architecture=facts.architecture,
+        ),
+        echoes_log=watch.echoes_log,
+    )
+
+
+def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: Watch) -> Host:
+    """Make the session folder and the host for a command of the person's own. `engines` are names or dotted modules."""
+    modules = tuple(name if "." in name else plugins.module_name(plugins.ENGINES, name) for name in engines)
+    name = next((Path(word).stem for word in command if word.endswith(".py")), Path(command[0]).name)
+    folder = places.new_session_folder(watch.verb, name, watch.output)
+    return Host(
+        folder,
+        dataclasses.replace(_manifest(watch, folder, modules), command=command, name=name),
+        echoes_log=watch.echoes_log,
+    )
+
+
+def engine_named(name: str) -> Engine:
+    """The adapter of that name. Raises UserError (exit 2) for an unknown one."""
+    engine = plugins.load(plugins.ENGINES, name)
+    if not isinstance(engine, Engine):
+        raise UserError(f"the engine {name!r} has no Engine in its constant ENGINE", "ask the author of that plugin")
+    return engine
+
+
+def version_of(distribution: str) -> str:
+    """The installed version of a distribution, "source" when there is none."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "source"
+
+
+def _manifest(watch: Watch, folder: Path, engines: tuple[str, ...]) -> Manifest:
+    return Manifest(
+        id=folder.name,
+        created=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        verb=watch.verb,
+        level=watch.level,
+        engines=engines,
+        inspectors=inspector_modules(),
+        scenario=watch.scenario,
+        is_paused_at_start=watch.is_paused_at_start,
+        breakpoints=watch.breakpoints,
+        max_events=watch.max_events,
+    )
+
+
+def inspector_modules() -> tuple[str, ...]:
+    """The dotted modules of all inspectors, which the probe imports in the host."""
+    return tuple(plugins.module_name(plugins.INSPECTORS, name) for name in plugins.names(plugins.INSPECTORS))
