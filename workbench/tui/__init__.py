@@ -1,0 +1,1 @@
+"""The workbench in a terminal: eight questions about one session."""

@@ -1,0 +1,1 @@
+"""Whole screens: the start, the workbench itself, and the pages laid over it."""

@@ -1,0 +1,1 @@
+"""The questions a session is asked, one file each."""

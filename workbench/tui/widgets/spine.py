@@ -1,0 +1,82 @@
+"""The whole session in one line, the same on every screen: density, findings, and where `now` is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+from textual import events
+
+from workbench.tui.marks import EIGHTHS, line
+from workbench.tui.messages import SpineClicked
+from workbench.tui.paint import Lines
+from workbench.tui.widgets.canvas import Canvas
+
+
+@dataclass(frozen=True)
+class SpineFacts:
+    """What a spine shows: events per cell, stages and findings as fractions of the session, and `now`."""
+
+    density: tuple[float, ...] = ()
+    stages: tuple[tuple[float, str], ...] = ()
+    marks: tuple[tuple[float, str], ...] = ()
+    now: float = 1.0
+
+
+class Spine(Canvas):
+    """One line of density and, where there is room, one of stage names."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.facts = SpineFacts()
+
+    def put(self, facts: SpineFacts) -> None:
+        """Show these facts."""
+        self.facts = facts
+        self.refresh()
+
+    def paint_lines(self, width: int) -> Lines:
+        """Density left of `now` lighter, right of it darker; a stage's name starts where the stage does."""
+        return [spine(self.facts, width), stage_names(self.facts.stages, width)]
+
+    def on_click(self, event: events.Click) -> None:
+        """A click jumps."""
+        self.post_message(SpineClicked(min(1.0, max(0.0, event.x / max(1, self.size.width - 1)))))
+
+
+def spine(facts: SpineFacts, width: int) -> Text:
+    """The density on a logarithmic scale, so that one event stays visible beside ten thousand."""
+    heights = _heights(facts.density, width)
+    here = round(facts.now * (width - 1))
+    marked = {round(at * (width - 1)): role for at, role in facts.marks}
+    text = line()
+    for x, height in enumerate(heights):
+        if x == here:
+            text.append("┃", "a")
+            continue
+        role = marked.get(x, "m" if x < here else "d") if height or x in marked else "d"
+        text.append(EIGHTHS[max(1, height)], role)
+    return text
+
+
+def _heights(density: Sequence[float], width: int) -> list[int]:
+    if not density:
+        return [0] * width
+    edges = [x * len(density) / width for x in range(width + 1)]
+    values = [max(density[int(a) : max(int(a) + 1, math.ceil(b))]) for a, b in zip(edges, edges[1:], strict=False)]
+    top = math.log1p(max(values)) or 1.0
+    return [round(2 + 5 * math.log1p(value) / top) if value > 0 else 0 for value in values]
+
+
+def stage_names(stages: Sequence[tuple[float, str]], width: int) -> Text:
+    """Names at their places; one that would touch the name before it is left out."""
+    cells, free_from = [" "] * width, 0
+    for at, name in stages:
+        x = min(round(at * (width - 1)), max(0, width - len(name)))
+        if x >= free_from:
+            cells[x : x + len(name)] = name
+            free_from = x + len(name) + 1
+    return Text("".join(cells)[:width], "f", no_wrap=True, end="")
