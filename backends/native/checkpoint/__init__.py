@@ -1,0 +1,1 @@
+"""Checkpoints on disk: finding the files, checking their headers, reading and synthesizing tensors."""

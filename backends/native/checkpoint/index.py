@@ -1,0 +1,93 @@
+"""Which file holds which tensor: opens a checkpoint folder and checks its index against the files' headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.native.checkpoint.header import TensorEntry, read_header
+from backends.native.errors import CheckpointError
+
+INDEX_NAME = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """One safetensors file and its tensors in byte order."""
+
+    path: Path
+    entries: tuple[TensorEntry, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with config.json and one or more safetensors files; every name is held by one file."""
+
+    folder: Path
+    files: tuple[CheckpointFile, ...]
+
+    def entries(self) -> Iterator[TensorEntry]:
+        """All tensors, file by file, in the order in which they are read."""
+        for file in self.files:
+            yield from file.entries
+
+    @property
+    def tensor_count(self) -> int:
+        """Number of tensors on disk."""
+        return sum(len(file.entries) for file in self.files)
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Read the index and all headers, no tensor; raises CheckpointError naming the file that is wrong."""
+    folder = Path(path)
+    if not folder.is_dir():
+        message = f"{folder} is not a folder."
+        raise CheckpointError(message, "pass the folder that holds config.json and the safetensors files")
+    index = folder / INDEX_NAME
+    weight_map = _read_weight_map(index) if index.exists() else None
+    names = sorted(set(weight_map.values())) if weight_map is not None else sorted(p.name for p in folder.glob("*.safetensors"))
+    if not names:
+        message = f"{folder} holds no safetensors file: expected {INDEX_NAME} or *.safetensors."
+        raise CheckpointError(message, "download the weights, or convert them to safetensors")
+    for name in names:
+        if not (folder / name).is_file():
+            message = f"{index} names {name}, which is not in {folder}."
+            raise CheckpointError(message, "download the missing file, or write the index again")
+    files = tuple(CheckpointFile(folder / name, read_header(folder / name)) for name in names)
+    _require_one_place_each(files)
+    if weight_map is not None:
+        _require_index_agrees(index, weight_map, files)
+    return Checkpoint(folder, files)
+
+
+def _read_weight_map(index: Path) -> Mapping[str, str]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"{index} is malformed: expected a JSON object with a weight_map ({type(error).__name__}: {error})."
+        raise CheckpointError(message, "download or write the index again") from error
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        message = f"{index} is malformed: weight_map must map tensor names to file names."
+        raise CheckpointError(message, "download or write the index again")
+    return weight_map
+
+
+def _require_one_place_each(files: tuple[CheckpointFile, ...]) -> None:
+    seen: dict[str, Path] = {}
+    for file in files:
+        for entry in file.entries:
+            if entry.name in seen:
+                message = f"tensor {entry.name} is in {seen[entry.name].name} and in {file.path.name}."
+                raise CheckpointError(message, "remove the file that does not belong to this checkpoint")
+            seen[entry.name] = file.path
+
+
+def _require_index_agrees(index: Path, weight_map: Mapping[str, str], files: tuple[CheckpointFile, ...]) -> None:
+    held = {entry.name: file.path.name for file in files for entry in file.entries}
+    for name, file_name in weight_map.items():
+        if held.get(name) != file_name:
+            found = f"it is in {held[name]}" if name in held else "no file has it"
+            message = f"{index} says tensor {name} is in {file_name}, but {found}."
+            raise CheckpointError(message, "download the file again, or write the index again")

@@ -1,0 +1,18 @@
+"""The weights iterator: every tensor of a checkpoint with its name, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from safetensors import safe_open
+from torch import Tensor
+
+from backends.native.checkpoint.index import Checkpoint
+
+
+def iterate_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name on disk, CPU tensor in the stored dtype), file by file in byte order."""
+    for file in checkpoint.files:
+        with safe_open(file.path, framework="pt", device="cpu") as opened:
+            for entry in file.entries:
+                yield entry.name, opened.get_tensor(entry.name)

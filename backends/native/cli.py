@@ -1,0 +1,91 @@
+"""The command line: load a checkpoint and continue a prompt, logging as an engine does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+
+import torch
+
+from backends.native.config import DTYPES
+from backends.native.generate import generate
+from backends.native.kernels.choice import KINDS
+from backends.native.loader import LoadOptions, load
+from backends.native.quantization.skip import DEFAULT_FUSED_FALLBACK
+
+logger = logging.getLogger(__name__)
+
+
+def token_ids(text: str) -> list[int]:
+    """`1,2,3` as a list; a ValueError makes argparse print the usage."""
+    ids = [int(part) for part in text.split(",")]
+    if min(ids) < 0:
+        raise ValueError(text)
+    return ids
+
+
+def fused_names(text: str) -> Mapping[str, Sequence[str]]:
+    """A JSON object of lists of names."""
+    names = json.loads(text)
+    if not isinstance(names, dict) or not all(
+        isinstance(parts, list) and all(isinstance(part, str) for part in parts) for parts in names.values()
+    ):
+        raise ValueError(text)
+    return names
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options of `python -m backends.native`."""
+    parser = argparse.ArgumentParser(prog="python -m backends.native", description=__doc__)
+    add = parser.add_argument
+    add("model", help="folder with config.json and safetensors files")
+    add("--tp", type=positive, default=1, metavar="N", help="tensor parallel size (default 1)")
+    add("--prompt-ids", type=token_ids, default=[1, 2, 3], metavar="IDS", help="prompt, such as 1,2,3")
+    add("--max-new-tokens", type=positive, default=4, metavar="N", help="tokens to generate (default 4)")
+    add("--dtype", choices=["auto", *DTYPES], default="auto", help="dtype of what is not quantized (default: the model's)")
+    add("--device", default="cpu", help="torch device (default cpu)")
+    add("--fused-fallback", type=fused_names, default=DEFAULT_FUSED_FALLBACK, metavar="JSON",
+        help="fused names and their parts, used where the model does not say")  # fmt: skip
+    add("--kernels", choices=KINDS, default="reference", help="kernels to run (default reference)")
+    add("--load-only", action="store_true", help="stop when the model is loaded")
+    add("--threads", type=positive, metavar="N", help="threads of torch (default: torch's)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; exceptions of the load pass through, as they do in an engine."""
+    options = make_parser().parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    started = perf_counter()
+    loaded = load(
+        options.model,
+        LoadOptions(
+            tp_size=options.tp,
+            dtype=DTYPES.get(options.dtype),
+            device=options.device,
+            kernels=options.kernels,
+            fused_fallback=options.fused_fallback,
+        ),
+    )
+    logger.info("loaded in %.2f s", perf_counter() - started)
+    if options.load_only:
+        return 0
+    started = perf_counter()
+    new_ids = generate(loaded, options.prompt_ids, options.max_new_tokens)
+    logger.info("generated %d tokens in %.2f s", len(new_ids), perf_counter() - started)
+    sys.stdout.write(",".join(map(str, new_ids)) + "\n")
+    return 0

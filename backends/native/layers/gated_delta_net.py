@@ -1,0 +1,145 @@
+"""Linear attention by the gated delta rule, with its packed input projections and short convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from backends.native.kernels.choice import kernel
+from backends.native.kernels.reference.causal_conv1d import causal_conv1d
+from backends.native.kernels.reference.gated_delta_rule import gated_delta_rule
+from backends.native.layers.build import Build
+from backends.native.layers.cache import DeltaNetCache
+from backends.native.layers.layernorm import RMSNormGated
+from backends.native.layers.linear import MergedColumnParallelLinear, RowParallelLinear
+from backends.native.layers.parameter import (
+    ModelParameter,
+    copy_checked,
+    require_size,
+    sharded_weight_loader,
+)
+from backends.native.parallel.groups import divide, tp_rank, tp_size
+
+
+@dataclass(frozen=True)
+class DeltaNetShape:
+    """Sizes of the whole layer, before it is split among ranks."""
+
+    hidden_size: int
+    num_k_heads: int
+    num_v_heads: int
+    head_k_dim: int
+    head_v_dim: int
+    conv_kernel_size: int
+    rms_norm_eps: float
+
+    @property
+    def key_dim(self) -> int:
+        """Elements of all keys of a token, and of all queries."""
+        return self.num_k_heads * self.head_k_dim
+
+    @property
+    def value_dim(self) -> int:
+        """Elements of all values of a token, and of all output gates z."""
+        return self.num_v_heads * self.head_v_dim
+
+
+class CausalConv1d(nn.Module):
+    """The depthwise convolution over query, key and value channels, `weight` [channels, 1, kernel]."""
+
+    def __init__(self, channel_groups: Iterable[int], kernel_size: int, *, build: Build, prefix: str) -> None:
+        super().__init__()
+        self.tp_rank, self.tp_size = tp_rank(), tp_size()
+        self.channel_groups = tuple(channel_groups)
+        channels = divide(sum(self.channel_groups), self.tp_size, f"{prefix} channels")
+        self.weight = ModelParameter(
+            torch.empty(channels, 1, kernel_size, dtype=build.params_dtype),
+            full_name=f"{prefix}.weight",
+            weight_loader=self.weight_loader,
+            output_dim=0,
+        )
+
+    def weight_loader(self, param: ModelParameter, loaded_weight: Tensor) -> None:
+        """Copy this rank's slice of each group of channels: a slice of the whole would mix queries with keys."""
+        require_size(loaded_weight, 0, sum(self.channel_groups), param.full_name)
+        offset = 0
+        for group in loaded_weight.split(self.channel_groups):
+            size = group.shape[0] // self.tp_size
+            source = group.narrow(0, self.tp_rank * size, size)
+            copy_checked(param.data.narrow(0, offset, size), source, param.full_name)
+            offset += size
+
+    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[tokens, channels] and the inputs before them -> silu of the convolution, and the state after them."""
+        return causal_conv1d(x, self.weight.squeeze(1), state)
+
+
+class GatedDeltaNet(nn.Module):
+    """`in_proj_qkvz` and `in_proj_ba` are packed on disk: one group per key head, with that head's values inside."""
+
+    def __init__(self, shape: DeltaNetShape, *, build: Build, prefix: str) -> None:
+        super().__init__()
+        self.shape = shape
+        ranks = tp_size()
+        self.num_k_heads = divide(shape.num_k_heads, ranks, f"{prefix} linear_num_key_heads")
+        self.num_v_heads = divide(shape.num_v_heads, ranks, f"{prefix} linear_num_value_heads")
+        key_dim, value_dim = shape.key_dim, shape.value_dim
+        self.in_proj_qkvz = MergedColumnParallelLinear(
+            shape.hidden_size, [key_dim, key_dim, value_dim, value_dim], build=build, prefix=f"{prefix}.in_proj_qkvz"
+        )
+        self.in_proj_ba = MergedColumnParallelLinear(
+            shape.hidden_size, [shape.num_v_heads] * 2, build=build, prefix=f"{prefix}.in_proj_ba"
+        )
+        for projection in (self.in_proj_qkvz, self.in_proj_ba):
+            load_packed(projection)
+        self.conv1d = CausalConv1d(
+            (key_dim, key_dim, value_dim), shape.conv_kernel_size, build=build, prefix=f"{prefix}.conv1d"
+        )
+        slice_loader = sharded_weight_loader(tp_rank(), ranks)
+        self.dt_bias = self._per_head(f"{prefix}.dt_bias", build.params_dtype, slice_loader)
+        self.A_log = self._per_head(f"{prefix}.A_log", torch.float32, slice_loader)
+        self.norm = RMSNormGated(shape.head_v_dim, shape.rms_norm_eps, build=build, prefix=f"{prefix}.norm")
+        self.out_proj = RowParallelLinear(value_dim, shape.hidden_size, build=build, prefix=f"{prefix}.out_proj")
+        self.split_projections = kernel("fused_qkvzba_split_reshape_cat", build.kernels)
+
+    def _per_head(self, name: str, dtype: torch.dtype, loader: Callable[[Tensor, Tensor], None]) -> ModelParameter:
+        return ModelParameter(
+            torch.empty(self.num_v_heads, dtype=dtype), full_name=name, weight_loader=loader, output_dim=0
+        )
+
+    def forward(self, x: Tensor, cache: DeltaNetCache | None) -> Tensor:
+        """[tokens, hidden] -> [tokens, hidden]; the tokens follow those the cache has seen."""
+        shape = self.shape
+        mixed_qkv, z, b, a = self.split_projections(
+            self.in_proj_qkvz(x), self.in_proj_ba(x), self.num_k_heads, self.num_v_heads, shape.head_k_dim, shape.head_v_dim
+        )
+        mixed_qkv, conv_state = self.conv1d(mixed_qkv, cache.conv if cache else None)
+        key_dim = self.num_k_heads * shape.head_k_dim
+        query, key, value = mixed_qkv.split((key_dim, key_dim, self.num_v_heads * shape.head_v_dim), dim=-1)
+        decay = -self.A_log.exp() * nn.functional.softplus(a.float() + self.dt_bias)
+        attended, recurrent_state = gated_delta_rule(
+            query.unflatten(-1, (self.num_k_heads, -1)),
+            key.unflatten(-1, (self.num_k_heads, -1)),
+            value.unflatten(-1, (self.num_v_heads, -1)),
+            decay,
+            b.sigmoid(),
+            cache.recurrent if cache else None,
+        )
+        if cache is not None:
+            cache.conv, cache.recurrent = conv_state, recurrent_state
+        output: Tensor = self.out_proj(self.norm(attended, z).flatten(-2))
+        return output
+
+
+def load_packed(projection: MergedColumnParallelLinear) -> None:
+    """Let every parameter of a packed projection, scales included, take one contiguous slice per rank.
+
+    The merged layer's own loader would take the tensor for projections stored one after the other, and cut it wrongly.
+    """
+    packed_weight_loader = sharded_weight_loader(projection.tp_rank, projection.tp_size)
+    for parameter in projection.parameters():
+        if isinstance(parameter, ModelParameter):
+            parameter.weight_loader = packed_weight_loader

@@ -1,0 +1,71 @@
+"""Fused experts: a stack of gate/up and down projections, each expert split among the ranks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from backends.native.errors import ShapeError
+from backends.native.kernels.reference.topk_softmax import topk_softmax
+from backends.native.layers.build import Build
+from backends.native.layers.parameter import ModelParameter, contiguous_slice, copy_checked
+from backends.native.parallel.groups import divide, tp_rank, tp_size
+from backends.native.quantization.config import MoEMethod
+
+
+class FusedMoE(nn.Module):
+    """`w13_weight` [experts, gate rows then up rows, hidden] and `w2_weight` [experts, hidden, intermediate].
+
+    Shard ids are "w1" (gate), "w3" (up) and "w2" (down); each rank holds its part of the intermediate size.
+    """
+
+    quant_method: MoEMethod[FusedMoE]
+    w13_weight: ModelParameter
+    w2_weight: ModelParameter
+
+    def __init__(
+        self,
+        num_experts: int,
+        top_k: int,
+        hidden_size: int,
+        intermediate_size: int,
+        *,
+        renormalize: bool,
+        build: Build,
+        prefix: str,
+    ) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.num_experts, self.top_k, self.renormalize = num_experts, top_k, renormalize
+        self.tp_rank, self.tp_size = tp_rank(), tp_size()
+        intermediate = divide(intermediate_size, self.tp_size, f"{prefix} moe_intermediate_size")
+        self.quant_method = build.quant_config.get_quant_method(self, prefix)
+        self.quant_method.create_weights(
+            self,
+            hidden_size,
+            [intermediate, intermediate],
+            hidden_size,
+            2 * intermediate_size,
+            build.params_dtype,
+            num_experts=num_experts,
+            weight_loader=self.weight_loader,
+        )
+
+    def weight_loader(self, param: ModelParameter, loaded_weight: Tensor, shard_id: str, expert_id: int) -> None:
+        """Copy this rank's part of one projection of one expert, or of its block scales; raises ShapeError."""
+        if not 0 <= expert_id < self.num_experts:
+            message = f"{param.full_name} has {self.num_experts} experts, the tensor is of expert {expert_id}."
+            raise ShapeError(message, "compare num_experts in config.json with the names on disk")
+        expert = param.data[expert_id]
+        if shard_id == "w2":
+            destination, dim = expert, 1
+        else:
+            rows = expert.shape[0] // 2
+            destination, dim = expert.narrow(0, 0 if shard_id == "w1" else rows, rows), 0
+        name = f"{param.full_name} expert {expert_id} {shard_id}"
+        source = contiguous_slice(destination, loaded_weight, dim, self.tp_rank, self.tp_size, name)
+        copy_checked(destination, source, name)
+
+    def forward(self, x: Tensor, router_logits: Tensor) -> Tensor:
+        """[tokens, hidden] and [tokens, experts] -> this rank's summand of [tokens, hidden]."""
+        topk_weights, topk_ids = topk_softmax(router_logits, self.top_k, self.renormalize)
+        return self.quant_method.apply(self, x, topk_weights=topk_weights.to(x.dtype), topk_ids=topk_ids)

@@ -1,0 +1,106 @@
+"""Loads a checkpoint: builds the model on every rank, fills it from one weights iterator, finishes it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backends.native.checkpoint.index import open_checkpoint
+from backends.native.checkpoint.reader import iterate_weights
+from backends.native.config import ModelConfig, read_config
+from backends.native.errors import LoadError
+from backends.native.layers.build import Build
+from backends.native.parallel.groups import shared, tp_rank
+from backends.native.parallel.lockstep import run_ranks
+from backends.native.quantization.skip import DEFAULT_FUSED_FALLBACK
+from backends.native.registry import architecture_module, quantization_config
+from backends.native.weights import LoadReport
+
+logger = logging.getLogger(__name__)
+NAMES_LISTED = 20
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a checkpoint is loaded; `dtype` None means the one in config.json."""
+
+    tp_size: int = 1
+    dtype: torch.dtype | None = None
+    device: str = "cpu"
+    kernels: str = "reference"
+    fused_fallback: Mapping[str, Sequence[str]] = field(default_factory=lambda: DEFAULT_FUSED_FALLBACK)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One model and one report per rank."""
+
+    models: tuple[Any, ...]
+    reports: tuple[LoadReport, ...]
+    device: str
+
+    @property
+    def tp_size(self) -> int:
+        """Number of ranks."""
+        return len(self.models)
+
+
+def load(path: str | Path, options: LoadOptions = LoadOptions()) -> Loaded:  # noqa: B008 - a frozen value
+    """Load the checkpoint folder `path`; raises what is wrong with its files, its config or its weights."""
+    config = read_config(path)
+    checkpoint = open_checkpoint(path)
+    logger.info("loading %d tensors from %d files", checkpoint.tensor_count, len(checkpoint.files))
+    weights = iterate_weights(checkpoint)
+    ranks = run_ranks(options.tp_size, lambda _: load_rank(config, options, weights))
+    models, reports = zip(*ranks, strict=True)
+    _log_left_over(reports[0])
+    return Loaded(models, reports, options.device)
+
+
+def load_rank(
+    config: ModelConfig, options: LoadOptions, weights: Iterator[tuple[str, Tensor]]
+) -> tuple[nn.Module, LoadReport]:
+    """Build, fill and finish the calling rank's model."""
+    with torch.device(options.device), torch.no_grad():
+        model = build_model(config, options)
+        report: LoadReport = model.load_weights(shared(weights))
+        for module in model.modules():
+            quant_method = getattr(module, "quant_method", None)
+            if quant_method is not None:
+                quant_method.process_weights_after_loading(module)
+    finish_load(model, report)
+    return model, report
+
+
+def build_model(config: ModelConfig, options: LoadOptions) -> Any:
+    """The calling rank's model with parameters nothing was written to yet."""
+    model_class = getattr(architecture_module(config.architecture), config.architecture)
+    quant_config = quantization_config(config, model_class.packed_modules_mapping, options.fused_fallback)
+    return model_class(config, Build(quant_config, options.dtype or config.dtype, options.kernels))
+
+
+def finish_load(model: nn.Module, report: LoadReport) -> None:
+    """The calling rank's model is ready; raises LoadError naming the parameters nothing was written to."""
+    logger.info("rank %d: filled %d of %d parameters", tp_rank(), report.filled, report.parameters)
+    if report.never_filled:
+        count = len(report.never_filled)
+        message = f"{count} parameters of {type(model).__name__} were never filled: {_listed(report.missing_shards)}."
+        raise LoadError(message, "compare their names with the names in the checkpoint's index")
+
+
+def _log_left_over(report: LoadReport) -> None:
+    if report.ignored:
+        logger.info("ignored %d tensors by name: %s", len(report.ignored), _listed(report.ignored))
+    if report.never_used:
+        logger.warning("never used %d tensors: %s", len(report.never_used), _listed(report.never_used))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES_LISTED} more" if len(names) > NAMES_LISTED else ""
+    return ", ".join(names[:NAMES_LISTED]) + more

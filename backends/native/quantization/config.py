@@ -1,0 +1,84 @@
+"""What a quantization method is: a checkpoint-wide config that chooses, and methods that create, finish and apply."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor, nn
+
+Layer = TypeVar("Layer", bound=nn.Module)
+FusedNames = Mapping[str, Sequence[str]]
+
+
+class QuantizeMethod(ABC, Generic[Layer]):
+    """What executes one layer: the field's three verbs, of which `apply` belongs to the kind of layer."""
+
+    @abstractmethod
+    def create_weights(
+        self,
+        layer: Layer,
+        input_size_per_partition: int,
+        output_partition_sizes: Sequence[int],
+        input_size: int,
+        output_size: int,
+        params_dtype: Any,
+        **extra: Any,
+    ) -> None:
+        """Register uninitialised parameters on `layer`, which knows its `prefix`; `extra` has its `weight_loader`."""
+
+    def process_weights_after_loading(self, layer: Layer) -> None:
+        """Repack what was loaded for the kernel; the reference kernels take the layout of the checkpoint."""
+
+
+class LinearMethod(QuantizeMethod[Layer]):
+    """A method of linear layers."""
+
+    @abstractmethod
+    def apply(self, layer: Layer, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`x` [tokens, input_size_per_partition] -> [tokens, sum(output_partition_sizes)] in the dtype of `x`."""
+
+
+class MoEMethod(QuantizeMethod[Layer]):
+    """A method of fused experts."""
+
+    @abstractmethod
+    def apply(
+        self, layer: Layer, x: Tensor, bias: Tensor | None = None, *, topk_weights: Tensor, topk_ids: Tensor
+    ) -> Tensor:
+        """Weighted sum of the chosen experts' outputs: `x` [tokens, hidden], `topk_*` [tokens, top_k]."""
+
+
+@dataclass(frozen=True)
+class QuantizationConfig(ABC):
+    """How a whole checkpoint is quantized and which layers are not, as its config.json says."""
+
+    CLAIMS: ClassVar[str]
+
+    quant_method: str | None
+    ignored_layers: tuple[str, ...]
+    ignored_layers_key: str | None
+    packed_modules_mapping: FusedNames
+    fused_fallback: FusedNames
+
+    @classmethod
+    @abstractmethod
+    def claims(cls, quantization: Mapping[str, object]) -> bool:
+        """Whether this class is the one for that quantization_config; `CLAIMS` says in words what it wants."""
+
+    @classmethod
+    @abstractmethod
+    def from_fields(
+        cls, quantization: Mapping[str, object], packed_modules_mapping: FusedNames, fused_fallback: FusedNames
+    ) -> QuantizationConfig:
+        """Read the fields of quantization_config; raises ConfigError for the first wrong one."""
+
+    @abstractmethod
+    def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
+        """The method object that executes `layer`, whose full dotted name is `prefix`."""
+
+    @abstractmethod
+    def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:
+        """The tensors on disk that stand for the full-precision `weight` called `name`."""

@@ -1,0 +1,82 @@
+"""Finds architectures and quantization methods: each is one file, known by what it declares, imported when chosen."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from backends.native.config import ModelConfig
+from backends.native.errors import ConfigError, UnknownNameError
+from backends.native.quantization.config import QuantizationConfig
+
+HERE = Path(__file__).parent
+
+
+def declared(folder: str, constant: str) -> dict[str, tuple[object, ...]]:
+    """Module name -> the tuple it assigns to `constant`, found without importing; other files are no plugins."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted((HERE / folder).glob("[!_]*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == constant for t in node.targets):
+                found[path.stem] = ast.literal_eval(node.value)
+    return found
+
+
+def did_you_mean(name: str, known: Iterable[object]) -> str:
+    """A remedy that offers the nearest known names, or all of them."""
+    names = sorted(str(item) for item in known if item is not None)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}? Known: {', '.join(names)}"
+
+
+def architecture_module(name: str) -> ModuleType:
+    """The plugin whose ARCHITECTURES has `name`; raises UnknownNameError."""
+    plugins = declared("models", "ARCHITECTURES")
+    for stem, names in plugins.items():
+        if name in names:
+            return importlib.import_module(f"{__package__}.models.{stem}")
+    message = f"architecture {name!r} is not known."
+    raise UnknownNameError(message, did_you_mean(name, (name for names in plugins.values() for name in names)))
+
+
+def quantization_config(
+    config: ModelConfig,
+    packed_modules_mapping: Mapping[str, Sequence[str]],
+    fused_fallback: Mapping[str, Sequence[str]],
+) -> QuantizationConfig:
+    """The config of the one method that claims the checkpoint's `quantization_config`, or its absence."""
+    quantization = config.quantization or {}
+    chosen = _claiming_class(quantization)
+    return chosen.from_fields(quantization, packed_modules_mapping, fused_fallback)
+
+
+def _claiming_class(quantization: Mapping[str, object]) -> type[QuantizationConfig]:
+    name = quantization.get("quant_method")
+    plugins = declared("quantization", "QUANT_METHODS")
+    candidates = [_config_class(stem) for stem, names in plugins.items() if name in names]
+    if not candidates:
+        message = f"quant_method {name!r} is not known."
+        raise UnknownNameError(message, did_you_mean(str(name), (n for names in plugins.values() for n in names)))
+    claiming = [candidate for candidate in candidates if candidate.claims(quantization)]
+    if not claiming:
+        wants = "; ".join(f"{candidate.__name__} wants {candidate.CLAIMS}" for candidate in candidates)
+        message = f"no method claims this quantization_config with quant_method {name!r}: {wants}."
+        raise ConfigError(message, "compare the quantization_config with the one the model was published with")
+    if len(claiming) > 1:
+        names = " and ".join(f"{candidate.__module__}:{candidate.__name__}" for candidate in claiming)
+        message = f"{names} both claim the quantization_config with quant_method {name!r}."
+        raise ConfigError(message, "make their claims() disjoint")
+    return claiming[0]
+
+
+def _config_class(stem: str) -> type[QuantizationConfig]:
+    module = importlib.import_module(f"{__package__}.quantization.{stem}")
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, QuantizationConfig) and value.__module__ == module.__name__:
+            return value
+    message = f"{module.__name__} declares QUANT_METHODS but has no class derived from QuantizationConfig."
+    raise ConfigError(message, "add the class, or remove the declaration")
