@@ -1,0 +1,1 @@
+"""The session reader: what was recorded, merged, paged and folded for whoever asks."""

@@ -1,0 +1,260 @@
+"""One stream of a session: a SQLite file read page by page, by its writer's side or after its writer's death."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inspectors.probe.events import KINDS, SCHEMA_VERSION, Body
+from sessions import opening
+from sessions.errors import SessionError
+from sessions.event import NOTHING, Event, UnknownBody
+from sessions.layout import Layout, layouts
+from sessions.texts import Texts
+
+BATCH = 4096
+ENVELOPE = "e.seq, e.t_ns, e.dur_ns, e.parent, e.rank"
+
+Raw = tuple[Any, ...]
+
+
+class Stream:
+    """One process's events, seq 1..`count`. Safe to use from several threads; never writes beside the file.
+
+    `damage` is the first thing that could not be read ("" if all could), `is_closed` whether the writer ended it.
+    """
+
+    def __init__(self, path: Path, number: int = 0) -> None:
+        self.path, self.number = path, number
+        self._lock = threading.RLock()
+        self.damage = ""
+        self.count = 0
+        self._opened: opening.Opened | None = None
+        self._reopen()
+
+    def _reopen(self) -> None:
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = opening.connect(self.path)
+            self._version = -1
+            self._texts = Texts(self.rows)
+            self._names: dict[int, str] = {}
+            self._layouts: dict[str, Layout] = {}
+            self._read_meta()
+            self._catch_up()
+
+    def _read_meta(self) -> None:
+        try:
+            self.meta = {str(k): str(v) for k, v in self._db().execute("SELECT key, value FROM meta")}
+        except sqlite3.DatabaseError as error:
+            if _is_young(self._db()):
+                self.meta = {}
+                return
+            raise SessionError(
+                f"{self.path}: not a readable stream: {error}",
+                "The file is damaged from its start; the other streams of the session stay readable.",
+            ) from error
+        schema = self.meta.get("schema", str(SCHEMA_VERSION))
+        if not schema.isdigit() or int(schema) > SCHEMA_VERSION:
+            raise SessionError(
+                f"{self.path}: stream of schema {schema}, this version reads up to {SCHEMA_VERSION}",
+                "Open it with the loadscope that recorded it, or upgrade this one.",
+            )
+
+    def _db(self) -> sqlite3.Connection:
+        if self._opened is None:
+            raise SessionError(f"{self.path}: the session is closed", "Open it again with Session.open.")
+        return self._opened.db
+
+    @property
+    def is_closed(self) -> bool:
+        """True when the writer ended the stream in order."""
+        return self.meta.get("is_closed") == "1"
+
+    @property
+    def opened_ns(self) -> int:
+        """The host's monotonic clock when the stream was opened."""
+        text = self.meta.get("opened_monotonic_ns", "0")
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def dropped(self) -> int:
+        """Events the writer counted but did not keep."""
+        text = self.meta.get("dropped", "0")
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def unreadable(self) -> int:
+        """Texts and values that were missing or malformed so far."""
+        return self._texts.unreadable
+
+    @property
+    def unknown_kinds(self) -> dict[str, int]:
+        """Kinds this version does not know, with their counts."""
+        return {kind: n for kind, n in self.counts().items() if kind not in KINDS}
+
+    def refresh(self) -> bool:
+        """Look for new rows and ends; True when the file changed since the last time."""
+        with self._lock:
+            opened = self._opened
+            if opened is None:
+                return False
+            if not opened.is_shared:
+                if opening.stamp(self.path) == opened.stamp:
+                    return False
+                self._reopen()
+                return True
+            version = self._data_version()
+            if version == self._version and self.meta:
+                return False
+            self._read_meta()
+            self._catch_up()
+            return True
+
+    def _data_version(self) -> int:
+        rows = self.rows("PRAGMA data_version")
+        return int(str(rows[0][0])) if rows else -1
+
+    def _catch_up(self) -> None:
+        if not self.meta:
+            return
+        self._version = self._data_version()
+        try:
+            row = self._db().execute("SELECT max(seq) FROM event").fetchone()
+            self.count = int(row[0] or 0)
+        except sqlite3.DatabaseError as error:
+            self._note(error)
+            self.count = self._salvaged_count()
+        self._layouts = layouts(self.rows("SELECT kind, name, storage, position FROM field"))
+
+    def _salvaged_count(self) -> int:
+        rows = self.rows("SELECT seq FROM event ORDER BY seq")
+        return int(str(rows[-1][0])) if rows else 0
+
+    def _note(self, error: sqlite3.DatabaseError) -> None:
+        self.damage = self.damage or f"{self.path.name}: {error}"
+
+    def rows(self, query: str, arguments: Raw = ()) -> list[Raw]:
+        """The rows of a query; of a damaged file those before the damage, which `damage` then names."""
+        found: list[Raw] = []
+        with self._lock:
+            try:
+                for row in self._db().execute(query, arguments):
+                    found.append(row)  # noqa: PERF402 - what was read before an error counts
+            except sqlite3.DatabaseError as error:
+                self._note(error)
+        return found
+
+    def name(self, number: object) -> str:
+        """The text of an interned number."""
+        return self._texts.text(number)
+
+    def counts(self) -> dict[str, int]:
+        """How many events of each kind were committed."""
+        if self.damage:
+            rows = self.rows("SELECT kind, count(*) FROM event GROUP BY kind")
+        else:
+            rows = self.rows("SELECT kind, sum(count) FROM rollup GROUP BY kind")
+        return {self.name(kind): int(str(n)) for kind, n in rows}
+
+    def rollup(self) -> list[tuple[str, int, int, int]]:
+        """(kind, count, first t_ns, last t_ns) for each commit and kind, in commit order."""
+        rows = self.rows("SELECT kind, count, first_t_ns, last_t_ns FROM rollup ORDER BY rowid")
+        return [(self.name(k), int(str(n)), int(str(a)), int(str(b))) for k, n, a, b in rows]
+
+    def durations(self, seqs: list[int]) -> dict[int, int | None]:
+        """The durations in ns of these events, None for spans still open."""
+        out: dict[int, int | None] = {}
+        for start in range(0, len(seqs), BATCH // 8):
+            batch = seqs[start : start + BATCH // 8]
+            marks = ",".join("?" * len(batch))
+            for seq, dur in self.rows(f"SELECT seq, dur_ns FROM event WHERE seq IN ({marks})", tuple(batch)):
+                out[int(str(seq))] = dur if isinstance(dur, int) else None
+        return out
+
+    def page(self, first: int, last: int) -> list[Event]:
+        """Events with seq `first`..`last` (both in), in seq order; `position` is seq-1 (the session corrects it)."""
+        rows = self.rows(
+            f"SELECT {ENVELOPE}, e.kind, e.stage FROM event e WHERE e.seq BETWEEN ? AND ? ORDER BY e.seq", (first, last)
+        )
+        self._texts.need([n for row in rows for n in row[5:7]])
+        kinds = {row[5] for row in rows}
+        bodies: dict[object, Raw] = {}
+        for number in kinds:
+            bodies.update(self._raw_bodies(self.name(number), first, last))
+        return [self._event(row, bodies.get(row[0])) for row in rows]
+
+    def _raw_bodies(self, kind: str, first: int, last: int) -> Iterator[tuple[object, Raw]]:
+        layout = self._layouts.get(kind)
+        if layout is None:
+            return
+        query = f"SELECT b.seq{layout.selected} FROM {layout.table} b WHERE b.seq BETWEEN ? AND ?"
+        rows = self.rows(query, (first, last))
+        self._texts.need([row[place + 1] for row in rows for place in layout.text_places])
+        for row in rows:
+            yield row[0], row[1:]
+
+    def _event(self, row: Raw, raw: Raw | None) -> Event:
+        seq, t_ns, dur_ns, parent, rank = (_whole(v) for v in row[:5])
+        kind = self.name(row[5])
+        body: Body
+        extra = NOTHING
+        layout = self._layouts.get(kind)
+        if raw is not None and layout is not None:
+            body, extra = layout.body(raw, self._texts)
+        else:
+            body = KINDS.get(kind, UnknownBody)()
+        is_open = row[2] is None
+        dur = None if is_open else dur_ns
+        return Event(seq - 1, self.number, seq, t_ns, dur, kind, self.name(row[6]), parent, rank, body, extra)
+
+    def columns(self, kind: str, names: tuple[str, ...], first: int, last: int) -> Iterator[Raw]:
+        """Rows (seq, t_ns, dur_ns, parent, rank, *fields) of one kind in seq order, without making events.
+
+        Fields that the stream lacks come as None. Read in batches, so that no read stays open between rows.
+        """
+        layout = self._layouts.get(kind)
+        if layout is None:
+            return
+        present = {name for name, _ in layout.columns}
+        chosen = [name for name in names if name in present]
+        readers = [layout.reader(name, self._texts) for name in chosen]
+        text_places = [5 + n for n, name in enumerate(chosen) if dict(layout.columns)[name] in {"text", "json"}]
+        select = "".join(f', b."{name}"' for name in chosen)
+        query = (
+            f"SELECT {ENVELOPE}{select} FROM {layout.table} b JOIN event e ON e.seq = b.seq "
+            f"WHERE b.seq > ? AND b.seq <= ? ORDER BY b.seq LIMIT {BATCH}"
+        )
+        places = [5 + chosen.index(name) if name in present else -1 for name in names]
+        done = first - 1
+        while rows := self.rows(query, (done, last)):
+            self._texts.need([row[place] for row in rows for place in text_places])
+            for row in rows:
+                values = (*row[:5], *(read(v) for read, v in zip(readers, row[5:], strict=True)))
+                yield (*values[:5], *(values[p] if p >= 0 else None for p in places))
+            done = _whole(rows[-1][0])
+            if len(rows) < BATCH:
+                return
+
+    def close(self) -> None:
+        """Close the file and drop a private copy of it."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _is_young(db: sqlite3.Connection) -> bool:
+    """True for a file whose writer has not laid out its tables yet."""
+    try:
+        return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0)
+    except sqlite3.DatabaseError:
+        return False
