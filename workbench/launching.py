@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
 from sessions.manifest import Manifest
 from workbench import arming, places, plugins
@@ -16,9 +17,7 @@ from workbench.errors import UserError
 from workbench.host import Host
 from workbench.preflight.config import ModelFacts
 
-LEVELS = ("calls", "ledger", "values")
 DEFAULT_LEVEL = "ledger"
-DEFAULT_MAX_EVENTS = 20_000_000
 PROMPT_IDS = (1, 2, 3, 4, 5)
 NEW_TOKENS = 4
 

@@ -1,0 +1,65 @@
+"""Options that several verbs share, so that they are spelled and explained alike."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
+from workbench.launching import DEFAULT_LEVEL, Watch
+from workbench.outcome import NEVER, SEVERITIES
+
+LEVELS = ("calls", "ledger", "values")
+
+
+def add_json(parser: ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
+
+
+def add_fail_on(parser: ArgumentParser) -> None:
+    """`--fail-on`."""
+    parser.add_argument(
+        "--fail-on",
+        choices=(*reversed(SEVERITIES), NEVER),
+        default="error",
+        help="the least severity of a finding that gives exit code 1 (default: error)",
+    )
+
+
+def add_watching(parser: ArgumentParser) -> None:
+    """How a host is watched: output folder, level, caps, pausing."""
+    parser.add_argument("-o", "--output", metavar="DIR", help="write the session to this new folder")
+    parser.add_argument(
+        "--level",
+        choices=LEVELS,
+        default=DEFAULT_LEVEL,
+        help="calls: names, shapes, times; ledger: + where every element came from (default); values: + statistics",
+    )
+    parser.add_argument(
+        "--max-events", type=int, default=DEFAULT_MAX_EVENTS, metavar="N", help="keep at most N events a process"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="repeat what the host prints on standard error")
+
+
+def add_stepping(parser: ArgumentParser) -> None:
+    """Starting paused, for the terminal screens."""
+    parser.add_argument("--paused", action="store_true", help="stop at the first loader call and step from there")
+    parser.add_argument(
+        "-b", "--break", dest="breakpoints", action="append", default=[], metavar="FILTER",
+        help="stop where this filter holds, such as 'parameter ~ \"*in_proj*\"', exception or decision (repeatable)",
+    )  # fmt: skip
+
+
+def watch_of(args: Namespace, *, scenario: str | None = None) -> Watch:
+    """The parsed options of `add_watching` (and `add_stepping`, where the verb has it)."""
+    breakpoints = tuple(getattr(args, "breakpoints", ()))
+    return Watch(
+        verb=args.verb,
+        level=args.level,
+        output=args.output,
+        is_paused_at_start=bool(getattr(args, "paused", False)),
+        breakpoints=breakpoints,
+        max_events=args.max_events,
+        echoes_log=args.verbose,
+        scenario=scenario,
+    )

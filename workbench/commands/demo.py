@@ -1,0 +1,46 @@
+"""`loadscope demo`: make a tiny quantized checkpoint, load it on the CPU and show what happened."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from workbench import arguments, launching
+from workbench.command import Command
+from workbench.ending import follow
+from workbench.preflight.check import check
+from workbench.recipe import checkpoint_of
+from workbench.scenario import default_name, scenario_named
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--scenario", metavar="NAME", help="a planted defect to look at (see loadscope scenarios)")
+    parser.add_argument("--tp", type=int, metavar="N", help="tensor parallel size (default: the scenario's)")
+    arguments.add_watching(parser)
+    arguments.add_stepping(parser)
+    arguments.add_fail_on(parser)
+    arguments.add_json(parser)
+    parser.add_argument("--no-tui", action="store_true", help="print the summary only, also on a terminal")
+
+
+def _run(args: Namespace) -> int:
+    name = args.scenario or default_name()
+    scenario = scenario_named(name)
+    tp = args.tp if args.tp is not None else scenario.tp
+    engine = launching.engine_named(scenario.engine)
+    model = checkpoint_of(scenario, is_quiet=args.json)
+    facts = check(model, engine, tp)
+    load = launching.Load(model=model, engine=scenario.engine, tp=tp, extra=(*scenario.extra, *args.host_command))
+    return follow(launching.host_of_load(load, facts, arguments.watch_of(args, scenario=name)), args)
+
+
+COMMAND = Command(
+    summary="make a tiny quantized checkpoint, load it on the CPU and look at the load",
+    examples=(
+        "loadscope demo",
+        "loadscope demo --scenario NAME          # a load with a planted defect; loadscope scenarios lists them",
+        "loadscope demo --paused                 # step through the load",
+        "loadscope demo --json --no-tui",
+    ),
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,28 @@
+"""`loadscope diagnose`: say what a recorded session shows to be wrong."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from workbench import arguments
+from workbench.command import Command
+from workbench.ending import conclude
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("session", metavar="SESSION", help="a session folder")
+    arguments.add_fail_on(parser)
+    arguments.add_json(parser)
+
+
+def _run(args: Namespace) -> int:
+    return conclude(Path(args.session).absolute(), args, has_just_run=False)
+
+
+COMMAND = Command(
+    summary="say what a recorded session shows to be wrong, root causes first",
+    examples=("loadscope diagnose ./session", "loadscope diagnose ./session --json --fail-on warning"),
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,34 @@
+"""`loadscope open`: look at a session in the terminal, while it is being written or long after."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from sessions.manifest import Manifest
+from workbench.command import Command
+from workbench.errors import CLEAN, UserError
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("session", metavar="SESSION", help="a session folder")
+
+
+def _run(args: Namespace) -> int:
+    folder = Path(args.session).absolute()
+    Manifest.read(folder)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("the screens need a terminal", f"loadscope diagnose {folder}")
+    from workbench.tui.app import open_session
+
+    open_session(folder)
+    return CLEAN
+
+
+COMMAND = Command(
+    summary="open a session in the terminal",
+    examples=("loadscope open ./session",),
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,48 @@
+"""`loadscope run -- CMD`: run any command with the probe armed in it and in its children."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from workbench import arguments, arming, launching, plugins
+from workbench.command import Command
+from workbench.ending import follow
+from workbench.errors import INCOMPLETE, UserError
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} [options] -- CMD…"
+    parser.add_argument(
+        "--engine", action="append", metavar="NAME",
+        help="an engine to watch for, or the dotted module of an adapter of your own (repeatable; default: all known)",
+    )  # fmt: skip
+    arguments.add_watching(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not repeat what the host prints")
+    arguments.add_fail_on(parser)
+    arguments.add_json(parser)
+
+
+def _run(args: Namespace) -> int:
+    if not args.host_command:
+        raise UserError("no command was given", "loadscope run -- python serve.py")
+    if arming.pth_file() is None:
+        raise UserError(
+            f"this Python has no {arming.PTH_NAME}, so a command cannot be armed from this checkout",
+            "pip install . (loadscope trace works without)",
+            INCOMPLETE,
+        )
+    args.verbose = args.verbose or not args.quiet
+    engines = tuple(args.engine or plugins.names(plugins.ENGINES))
+    return follow(launching.host_of_command(tuple(args.host_command), engines, arguments.watch_of(args)), args)
+
+
+COMMAND = Command(
+    summary="run a command with the probe armed in it and in its children",
+    examples=(
+        "loadscope run -- python serve.py --model ./model",
+        "loadscope run -o ./session --level calls -- pytest -k test_load",
+        "loadscope run --engine my_project.adapter -- python -m my_project",
+    ),
+    add_arguments=_add_arguments,
+    run=_run,
+)

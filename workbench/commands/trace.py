@@ -1,0 +1,68 @@
+"""`loadscope trace`: load a checkpoint with an engine and record everything it does."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from workbench import arguments, launching
+from workbench.command import Command
+from workbench.ending import follow
+from workbench.errors import UserError
+from workbench.preflight.check import check
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder with config.json and safetensors files")
+    parser.add_argument("--engine", required=True, help="who loads it (see loadscope doctor)")
+    parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel size (default: 1)")
+    parser.add_argument("--prompt-ids", metavar="1,2,3", help="token ids of the prompt to run after the load")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=launching.NEW_TOKENS, metavar="N", help="tokens to generate"
+    )
+    arguments.add_watching(parser)
+    arguments.add_stepping(parser)
+    arguments.add_fail_on(parser)
+    arguments.add_json(parser)
+    parser.add_argument("--no-tui", action="store_true", help="do not open the screens, not even with --paused")
+    parser.epilog = f"{parser.epilog}\n\nWords after -- are given to the engine as they are."
+
+
+def _run(args: Namespace) -> int:
+    model = Path(args.model).absolute()
+    engine = launching.engine_named(args.engine)
+    facts = check(model, engine, args.tp)
+    load = launching.Load(
+        model=model,
+        engine=args.engine,
+        tp=args.tp,
+        prompt_ids=_prompt_ids(args.prompt_ids),
+        max_new_tokens=args.max_new_tokens,
+        extra=tuple(args.host_command),
+    )
+    args.no_tui = args.no_tui or not (args.paused or args.breakpoints)
+    return follow(launching.host_of_load(load, facts, arguments.watch_of(args)), args)
+
+
+def _prompt_ids(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return launching.PROMPT_IDS
+    try:
+        return tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        raise UserError(
+            f"--prompt-ids {text!r} is not a list of numbers", "give token ids, such as --prompt-ids 1,2,3"
+        ) from error
+
+
+COMMAND = Command(
+    summary="load a checkpoint with an engine and record it, without screens",
+    examples=(
+        "loadscope trace ./model --engine native --tp 4",
+        "loadscope trace ./model --engine native --tp 4 --level values -o ./session --json",
+        "loadscope trace ./model --engine native --paused      # step through the load on a terminal",
+        "loadscope trace ./model --engine native -- --load-only",
+    ),
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,103 @@
+"""How a verb that ran a host ends: it judges the session, tells the verdict and opens the screens on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from sessions.session import Session
+from workbench.errors import HOST_FAILED, INCOMPLETE
+from workbench.host import Host
+from workbench.outcome import Verdict, verdict_of
+from workbench.report import report
+
+LOG_LINES = 6
+
+
+def follow(host: Host, args: Namespace) -> int:
+    """Start the host, wait for its end and tell what came of it; returns the exit code."""
+    if _wants_screens(args) and (host.manifest.is_paused_at_start or host.manifest.breakpoints):
+        return _step_through(host, args)
+    _say(f"recording into {host.folder}", args)
+    host.start()
+    host.wait()
+    return conclude(host.folder, args, has_just_run=True)
+
+
+def conclude(folder: Path, args: Namespace, *, has_just_run: bool) -> int:
+    """Tell the verdict of a session as JSON or as text, then open the screens where that makes sense."""
+    session = Session.open(folder)
+    try:
+        verdict = verdict_of(session, args.verb, fail_on=getattr(args, "fail_on", "error"), has_just_run=has_just_run)
+        if args.json:
+            print(json.dumps(verdict.as_json(), ensure_ascii=False))
+        else:
+            print("\n".join(report(session, verdict)))
+        if has_just_run:
+            _explain(session, verdict)
+    finally:
+        session.close()
+    if _wants_screens(args) and has_just_run:
+        from workbench.tui.app import open_session
+
+        open_session(folder)
+    return verdict.exit_code
+
+
+def _step_through(host: Host, args: Namespace) -> int:
+    from workbench.tui.app import open_session
+
+    host.start()
+    open_session(host.folder)
+    if host.is_running():
+        host.interrupt()
+    host.wait()
+    return conclude(host.folder, args, has_just_run=False)
+
+
+def _wants_screens(args: Namespace) -> bool:
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return is_terminal and not args.json and not getattr(args, "no_tui", True)
+
+
+def _explain(session: Session, verdict: Verdict) -> None:
+    if verdict.exit_code == INCOMPLETE:
+        _two_lines(*_why_incomplete(session))
+    elif verdict.exit_code == HOST_FAILED:
+        outcome = session.manifest.outcome
+        how = (
+            f"was killed by {outcome.signal}"
+            if outcome and outcome.signal
+            else f"failed with exit code {outcome and outcome.exit_code}"
+        )
+        last = last_log_line(session)
+        _two_lines(f"the host {how}{f': {last}' if last else ''}", f"loadscope open {verdict.session}")
+
+
+def _why_incomplete(session: Session) -> tuple[str, str]:
+    state = session.manifest.outcome.state if session.manifest.outcome is not None else "running"
+    if state == "interrupted":
+        return "the load was interrupted; what was recorded until then is readable", f"loadscope open {session.path}"
+    missing = [name.rpartition(".")[2] for name in session.manifest.engines]
+    return (
+        f"nothing was recorded: the host used none of the engines {', '.join(missing)}",
+        "check with loadscope doctor that the host's Python has loadscope installed, or name the engine with --engine",
+    )
+
+
+def last_log_line(session: Session) -> str:
+    """The last line of the host's log that says something, "" without one."""
+    count = session.log_count
+    lines = [line.strip() for line in session.log_lines(max(0, count - LOG_LINES), count)]
+    return next((line for line in reversed(lines) if line), "")
+
+
+def _two_lines(what: str, try_: str) -> None:
+    print(f"loadscope: {what}\ntry: {try_}", file=sys.stderr)
+
+
+def _say(text: str, args: Namespace) -> None:
+    if not args.json and sys.stderr.isatty():
+        print(text, file=sys.stderr)
