@@ -54,7 +54,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--tp", type=positive, default=1, metavar="N", help="tensor parallel size (default 1)")
     add("--prompt-ids", type=token_ids, default=[1, 2, 3], metavar="IDS", help="prompt, such as 1,2,3")
     add("--max-new-tokens", type=positive, default=4, metavar="N", help="tokens to generate (default 4)")
-    add("--dtype", choices=["auto", *DTYPES], default="auto", help="dtype of what is not quantized (default: the model's)")
+    add(
+        "--dtype",
+        choices=["auto", *DTYPES],
+        default="auto",
+        help="dtype of what is not quantized (default: the model's)",
+    )
     add("--device", default="cpu", help="torch device (default cpu)")
     add("--fused-fallback", type=fused_names, default=DEFAULT_FUSED_FALLBACK, metavar="JSON",
         help="fused names and their parts, used where the model does not say")  # fmt: skip

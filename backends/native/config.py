@@ -33,11 +33,11 @@ class ModelConfig:
         architectures = checked_value(fields.get("architectures"), tuple[str, ...], "architectures")
         quantization = fields.get("quantization_config")
         if quantization is not None and not isinstance(quantization, dict):
-            message = f"config.json: quantization_config is {quantization!r}, expected an object."
-            raise ConfigError(message, AS_PUBLISHED)
+            raise ConfigError(
+                f"config.json: quantization_config is {quantization!r}, expected an object.", AS_PUBLISHED
+            )
         if len(architectures) != 1:
-            message = f"config.json: architectures is {list(architectures)}, expected one name."
-            raise ConfigError(message, AS_PUBLISHED)
+            raise ConfigError(f"config.json: architectures is {list(architectures)}, expected one name.", AS_PUBLISHED)
         name = fields.get("dtype") or fields.get("torch_dtype") or "float32"
         return cls(architectures[0], dtype_named(str(name)), fields, quantization)
 
@@ -45,8 +45,10 @@ class ModelConfig:
 def dtype_named(name: str) -> torch.dtype:
     """The torch dtype of that name; raises ConfigError for one the stack does not compute in."""
     if name not in DTYPES:
-        message = f"dtype {name!r} is not supported, expected one of {', '.join(DTYPES)}."
-        raise ConfigError(message, "set dtype in config.json, or pass --dtype")
+        raise ConfigError(
+            f"dtype {name!r} is not supported, expected one of {', '.join(DTYPES)}.",
+            "set dtype in config.json, or pass --dtype",
+        )
     return DTYPES[name]
 
 
@@ -56,14 +58,13 @@ def read_config(folder: str | Path) -> ModelConfig:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}."
-        raise ConfigError(message, "pass the folder of a complete checkpoint") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}.", "pass the folder of a complete checkpoint"
+        ) from error
     except ValueError as error:
-        message = f"{path} is not JSON: {error}."
-        raise ConfigError(message, AS_PUBLISHED) from error
+        raise ConfigError(f"{path} is not JSON: {error}.", AS_PUBLISHED) from error
     if not isinstance(content, dict):
-        message = f"{path} holds a {type(content).__name__}, expected an object."
-        raise ConfigError(message, AS_PUBLISHED)
+        raise ConfigError(f"{path} holds a {type(content).__name__}, expected an object.", AS_PUBLISHED)
     return ModelConfig.from_fields(content)
 
 
@@ -95,5 +96,6 @@ def checked_value(value: object, expected: Any, name: str) -> Any:
     if isinstance(expected, type) and type(value) is expected:
         return value
     found = "absent" if value is None else repr(value)
-    message = f"config.json: {name} is {found}, expected {getattr(expected, '__name__', expected)}."
-    raise ConfigError(message, AS_PUBLISHED)
+    raise ConfigError(
+        f"config.json: {name} is {found}, expected {getattr(expected, '__name__', expected)}.", AS_PUBLISHED
+    )

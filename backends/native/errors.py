@@ -41,3 +41,7 @@ class LoadError(NativeError, RuntimeError):
 
 class LockstepError(NativeError, RuntimeError):
     """Ranks that met at different collectives, which would hang a real group."""
+
+
+class KernelError(NativeError, RuntimeError):
+    """Kernels that cannot run on the chosen device."""

@@ -15,6 +15,7 @@ from backends.native.checkpoint.index import open_checkpoint
 from backends.native.checkpoint.reader import iterate_weights
 from backends.native.config import ModelConfig, read_config
 from backends.native.errors import LoadError
+from backends.native.kernels.choice import require_runnable
 from backends.native.layers.build import Build
 from backends.native.parallel.groups import shared, tp_rank
 from backends.native.parallel.lockstep import run_ranks
@@ -51,8 +52,10 @@ class Loaded:
         return len(self.models)
 
 
-def load(path: str | Path, options: LoadOptions = LoadOptions()) -> Loaded:  # noqa: B008 - a frozen value
+def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     """Load the checkpoint folder `path`; raises what is wrong with its files, its config or its weights."""
+    options = options or LoadOptions()
+    require_runnable(options.kernels, options.device)
     config = read_config(path)
     checkpoint = open_checkpoint(path)
     logger.info("loading %d tensors from %d files", checkpoint.tensor_count, len(checkpoint.files))
@@ -90,8 +93,10 @@ def finish_load(model: nn.Module, report: LoadReport) -> None:
     logger.info("rank %d: filled %d of %d parameters", tp_rank(), report.filled, report.parameters)
     if report.never_filled:
         count = len(report.never_filled)
-        message = f"{count} parameters of {type(model).__name__} were never filled: {_listed(report.missing_shards)}."
-        raise LoadError(message, "compare their names with the names in the checkpoint's index")
+        raise LoadError(
+            f"{count} parameters of {type(model).__name__} were never filled: {_listed(report.missing_shards)}.",
+            "compare their names with the names in the checkpoint's index",
+        )
 
 
 def _log_left_over(report: LoadReport) -> None:

@@ -39,8 +39,10 @@ def architecture_module(name: str) -> ModuleType:
     for stem, names in plugins.items():
         if name in names:
             return importlib.import_module(f"{__package__}.models.{stem}")
-    message = f"architecture {name!r} is not known."
-    raise UnknownNameError(message, did_you_mean(name, (name for names in plugins.values() for name in names)))
+    raise UnknownNameError(
+        f"architecture {name!r} is not known.",
+        did_you_mean(name, (name for names in plugins.values() for name in names)),
+    )
 
 
 def quantization_config(
@@ -59,17 +61,22 @@ def _claiming_class(quantization: Mapping[str, object]) -> type[QuantizationConf
     plugins = declared("quantization", "QUANT_METHODS")
     candidates = [_config_class(stem) for stem, names in plugins.items() if name in names]
     if not candidates:
-        message = f"quant_method {name!r} is not known."
-        raise UnknownNameError(message, did_you_mean(str(name), (n for names in plugins.values() for n in names)))
+        raise UnknownNameError(
+            f"quant_method {name!r} is not known.",
+            did_you_mean(str(name), (n for names in plugins.values() for n in names)),
+        )
     claiming = [candidate for candidate in candidates if candidate.claims(quantization)]
     if not claiming:
         wants = "; ".join(f"{candidate.__name__} wants {candidate.CLAIMS}" for candidate in candidates)
-        message = f"no method claims this quantization_config with quant_method {name!r}: {wants}."
-        raise ConfigError(message, "compare the quantization_config with the one the model was published with")
+        raise ConfigError(
+            f"no method claims this quantization_config with quant_method {name!r}: {wants}.",
+            "compare the quantization_config with the one the model was published with",
+        )
     if len(claiming) > 1:
         names = " and ".join(f"{candidate.__module__}:{candidate.__name__}" for candidate in claiming)
-        message = f"{names} both claim the quantization_config with quant_method {name!r}."
-        raise ConfigError(message, "make their claims() disjoint")
+        raise ConfigError(
+            f"{names} both claim the quantization_config with quant_method {name!r}.", "make their claims() disjoint"
+        )
     return claiming[0]
 
 
@@ -78,5 +85,7 @@ def _config_class(stem: str) -> type[QuantizationConfig]:
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, QuantizationConfig) and value.__module__ == module.__name__:
             return value
-    message = f"{module.__name__} declares QUANT_METHODS but has no class derived from QuantizationConfig."
-    raise ConfigError(message, "add the class, or remove the declaration")
+    raise ConfigError(
+        f"{module.__name__} declares QUANT_METHODS but has no class derived from QuantizationConfig.",
+        "add the class, or remove the declaration",
+    )

@@ -127,5 +127,5 @@ def _missing_shards(
 
 def _described(name: str, shards: Sequence[tuple[int | str, ...]]) -> str:
     listed = ", ".join(" of expert ".join(map(str, shard)) for shard in shards[:4] if shard)
-    more = f" and {len(shards) - 4} more" if len(shards) > 4 else ""  # noqa: PLR2004 - enough to recognize the pattern
+    more = f" and {len(shards) - 4} more" if len(shards) > 4 else ""
     return f"{name} (missing {listed}{more})" if listed else name

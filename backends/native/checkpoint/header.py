@@ -39,8 +39,9 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
     found_bytes = path.stat().st_size
     if found_bytes != expected_bytes:
         defect = "truncated" if found_bytes < expected_bytes else "too long"
-        message = f"{path} is {defect}: its header promises {expected_bytes} bytes, the file has {found_bytes}."
-        raise CheckpointError(message, AGAIN)
+        raise CheckpointError(
+            f"{path} is {defect}: its header promises {expected_bytes} bytes, the file has {found_bytes}.", AGAIN
+        )
     return tuple(entries)
 
 
@@ -51,16 +52,19 @@ def _read_json_header(path: Path) -> tuple[Mapping[str, Any], int]:
             # A wrong length would otherwise ask for terabytes of memory.
             text = file.read(length) if length < path.stat().st_size else b""
     except OSError as error:
-        message = f"{path} cannot be opened: {error.strerror}."
-        raise CheckpointError(message, "check the path and the file's permissions") from error
+        raise CheckpointError(
+            f"{path} cannot be opened: {error.strerror}.", "check the path and the file's permissions"
+        ) from error
     try:
         fields = json.loads(text)
     except ValueError as error:
-        message = f"{path} is not a safetensors file: no JSON header of {length} bytes at its start."
-        raise CheckpointError(message, AGAIN) from error
+        raise CheckpointError(
+            f"{path} is not a safetensors file: no JSON header of {length} bytes at its start.", AGAIN
+        ) from error
     if not isinstance(fields, dict):
-        message = f"{path} is not a safetensors file: its header is a {type(fields).__name__}, expected an object."
-        raise CheckpointError(message, AGAIN)
+        raise CheckpointError(
+            f"{path} is not a safetensors file: its header is a {type(fields).__name__}, expected an object.", AGAIN
+        )
     return fields, LENGTH_BYTES + length
 
 
@@ -70,9 +74,12 @@ def _entry(path: Path, name: str, value: Any, data_start: int) -> TensorEntry:
         start, end = (int(offset) for offset in value["data_offsets"])
         expected_bytes = math.prod(shape) * DTYPE_BITS[dtype] // 8
     except (KeyError, TypeError, ValueError) as error:
-        message = f"{path} has a malformed header: tensor {name} is described by {value!r}."
-        raise CheckpointError(message, AGAIN) from error
+        raise CheckpointError(
+            f"{path} has a malformed header: tensor {name} is described by {value!r}.", AGAIN
+        ) from error
     if end - start != expected_bytes:
-        message = f"{path}: tensor {name} {dtype} {list(shape)} needs {expected_bytes} bytes, its range has {end - start}."
-        raise CheckpointError(message, AGAIN)
+        raise CheckpointError(
+            f"{path}: tensor {name} {dtype} {list(shape)} needs {expected_bytes} bytes, its range has {end - start}.",
+            AGAIN,
+        )
     return TensorEntry(name, dtype, shape, data_start + start, data_start + end)

@@ -43,18 +43,27 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """Read the index and all headers, no tensor; raises CheckpointError naming the file that is wrong."""
     folder = Path(path)
     if not folder.is_dir():
-        message = f"{folder} is not a folder."
-        raise CheckpointError(message, "pass the folder that holds config.json and the safetensors files")
+        raise CheckpointError(
+            f"{folder} is not a folder.", "pass the folder that holds config.json and the safetensors files"
+        )
     index = folder / INDEX_NAME
     weight_map = _read_weight_map(index) if index.exists() else None
-    names = sorted(set(weight_map.values())) if weight_map is not None else sorted(p.name for p in folder.glob("*.safetensors"))
+    names = (
+        sorted(set(weight_map.values()))
+        if weight_map is not None
+        else sorted(p.name for p in folder.glob("*.safetensors"))
+    )
     if not names:
-        message = f"{folder} holds no safetensors file: expected {INDEX_NAME} or *.safetensors."
-        raise CheckpointError(message, "download the weights, or convert them to safetensors")
+        raise CheckpointError(
+            f"{folder} holds no safetensors file: expected {INDEX_NAME} or *.safetensors.",
+            "download the weights, or convert them to safetensors",
+        )
     for name in names:
         if not (folder / name).is_file():
-            message = f"{index} names {name}, which is not in {folder}."
-            raise CheckpointError(message, "download the missing file, or write the index again")
+            raise CheckpointError(
+                f"{index} names {name}, which is not in {folder}.",
+                "download the missing file, or write the index again",
+            )
     files = tuple(CheckpointFile(folder / name, read_header(folder / name)) for name in names)
     _require_one_place_each(files)
     if weight_map is not None:
@@ -66,11 +75,15 @@ def _read_weight_map(index: Path) -> Mapping[str, str]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
-        message = f"{index} is malformed: expected a JSON object with a weight_map ({type(error).__name__}: {error})."
-        raise CheckpointError(message, "download or write the index again") from error
+        raise CheckpointError(
+            f"{index} is malformed: expected a JSON object with a weight_map ({type(error).__name__}: {error}).",
+            "download or write the index again",
+        ) from error
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        message = f"{index} is malformed: weight_map must map tensor names to file names."
-        raise CheckpointError(message, "download or write the index again")
+        raise CheckpointError(
+            f"{index} is malformed: weight_map must map tensor names to file names.",
+            "download or write the index again",
+        )
     return weight_map
 
 
@@ -79,8 +92,10 @@ def _require_one_place_each(files: tuple[CheckpointFile, ...]) -> None:
     for file in files:
         for entry in file.entries:
             if entry.name in seen:
-                message = f"tensor {entry.name} is in {seen[entry.name].name} and in {file.path.name}."
-                raise CheckpointError(message, "remove the file that does not belong to this checkpoint")
+                raise CheckpointError(
+                    f"tensor {entry.name} is in {seen[entry.name].name} and in {file.path.name}.",
+                    "remove the file that does not belong to this checkpoint",
+                )
             seen[entry.name] = file.path
 
 
@@ -89,5 +104,7 @@ def _require_index_agrees(index: Path, weight_map: Mapping[str, str], files: tup
     for name, file_name in weight_map.items():
         if held.get(name) != file_name:
             found = f"it is in {held[name]}" if name in held else "no file has it"
-            message = f"{index} says tensor {name} is in {file_name}, but {found}."
-            raise CheckpointError(message, "download the file again, or write the index again")
+            raise CheckpointError(
+                f"{index} says tensor {name} is in {file_name}, but {found}.",
+                "download the file again, or write the index again",
+            )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any
+
+from backends.native.errors import KernelError
 
 KINDS = ("reference", "triton")
 
@@ -17,3 +20,16 @@ def kernel(op: str, kind: str) -> Callable[..., Any]:
         name = f"{__package__}.reference.{op}"
     chosen: Callable[..., Any] = getattr(importlib.import_module(name), op)
     return chosen
+
+
+def require_runnable(kind: str, device: str) -> None:
+    """Raise KernelError where kernels of `kind` cannot run on `device`: triton compiles for accelerators only."""
+    if kind != "triton":
+        return
+    if importlib.util.find_spec("triton") is None:
+        raise KernelError("--kernels triton: triton is not installed.", "install triton, or use --kernels reference")
+    if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise KernelError(
+            "--kernels triton: triton does not compile for cpu, and its interpreter is off.",
+            "set TRITON_INTERPRET=1, or use --kernels reference",
+        )

@@ -24,7 +24,7 @@ class AttentionCache:
 
 @dataclass
 class DeltaNetCache:
-    """`conv` [channels, kernel - 1] inputs before the next token; `recurrent` float32 [heads, head_k_dim, head_v_dim]."""
+    """`conv` [channels, kernel - 1] holds the last inputs; `recurrent` float32 [heads, head_k_dim, head_v_dim]."""
 
     conv: Tensor | None = None
     recurrent: Tensor | None = None

@@ -66,7 +66,7 @@ class CausalConv1d(nn.Module):
         """Copy this rank's slice of each group of channels: a slice of the whole would mix queries with keys."""
         require_size(loaded_weight, 0, sum(self.channel_groups), param.full_name)
         offset = 0
-        for group in loaded_weight.split(self.channel_groups):
+        for group in torch.split(loaded_weight, list(self.channel_groups)):
             size = group.shape[0] // self.tp_size
             source = group.narrow(0, self.tp_rank * size, size)
             copy_checked(param.data.narrow(0, offset, size), source, param.full_name)
@@ -114,7 +114,12 @@ class GatedDeltaNet(nn.Module):
         """[tokens, hidden] -> [tokens, hidden]; the tokens follow those the cache has seen."""
         shape = self.shape
         mixed_qkv, z, b, a = self.split_projections(
-            self.in_proj_qkvz(x), self.in_proj_ba(x), self.num_k_heads, self.num_v_heads, shape.head_k_dim, shape.head_v_dim
+            self.in_proj_qkvz(x),
+            self.in_proj_ba(x),
+            self.num_k_heads,
+            self.num_v_heads,
+            shape.head_k_dim,
+            shape.head_v_dim,
         )
         mixed_qkv, conv_state = self.conv1d(mixed_qkv, cache.conv if cache else None)
         key_dim = self.num_k_heads * shape.head_k_dim

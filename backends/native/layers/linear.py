@@ -116,7 +116,7 @@ class FusedColumnLinear(LinearBase):
         positions = [self.position(one) for one in ids]
         sizes = [param.output_blocks(self.output_sizes[position]) for position in positions]
         require_size(loaded_weight, param.output_dim, sum(sizes), param.full_name)
-        for position, part in zip(positions, loaded_weight.split(sizes, param.output_dim), strict=True):
+        for position, part in zip(positions, torch.split(loaded_weight, sizes, param.output_dim), strict=True):
             self._load_shard(param, part, position, param.output_dim)
 
     def _load_shard(self, param: ModelParameter, part: Tensor, position: int, dim: int) -> None:

@@ -53,8 +53,10 @@ class FusedMoE(nn.Module):
     def weight_loader(self, param: ModelParameter, loaded_weight: Tensor, shard_id: str, expert_id: int) -> None:
         """Copy this rank's part of one projection of one expert, or of its block scales; raises ShapeError."""
         if not 0 <= expert_id < self.num_experts:
-            message = f"{param.full_name} has {self.num_experts} experts, the tensor is of expert {expert_id}."
-            raise ShapeError(message, "compare num_experts in config.json with the names on disk")
+            raise ShapeError(
+                f"{param.full_name} has {self.num_experts} experts, the tensor is of expert {expert_id}.",
+                "compare num_experts in config.json with the names on disk",
+            )
         expert = param.data[expert_id]
         if shard_id == "w2":
             destination, dim = expert, 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from backends.native.errors import ShapeError
 
@@ -24,7 +25,8 @@ class ModelParameter(nn.Parameter):
     input_dim: int | None
     block: tuple[int, int]
 
-    def __new__(cls, data: Tensor, **_: object) -> ModelParameter:
+    def __new__(cls, data: Tensor, **_: object) -> Self:
+        """A parameter that is never trained."""
         return super().__new__(cls, data, requires_grad=False)
 
     def __init__(
@@ -84,13 +86,15 @@ def contiguous_slice(
 def require_size(x: Tensor, dim: int, size: int, name: str) -> None:
     """Raise ShapeError unless the tensor on disk has `size` elements along `dim`."""
     if dim >= x.dim() or x.shape[dim] != size:
-        message = f"{name} is filled from {size} elements of dimension {dim}, the tensor on disk is {list(x.shape)}."
-        raise ShapeError(message, LOOK_AT)
+        raise ShapeError(
+            f"{name} is filled from {size} elements of dimension {dim}, the tensor on disk is {list(x.shape)}.", LOOK_AT
+        )
 
 
 def copy_checked(destination: Tensor, source: Tensor, name: str) -> None:
     """Copy, casting the dtype as `copy_` does but never broadcasting; raises ShapeError."""
     if destination.shape != source.shape:
-        message = f"{name} expects {list(destination.shape)} here, the tensor gives {list(source.shape)}."
-        raise ShapeError(message, LOOK_AT)
+        raise ShapeError(
+            f"{name} expects {list(destination.shape)} here, the tensor gives {list(source.shape)}.", LOOK_AT
+        )
     destination.copy_(source)

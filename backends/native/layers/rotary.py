@@ -25,12 +25,16 @@ class RopeParameters:
         """Read both spellings, the nested one first; raises ConfigError for a type other than default."""
         nested = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
         if not isinstance(nested, dict):
-            message = f"config.json: rope_parameters is {nested!r}, expected an object."
-            raise ConfigError(message, "compare with the config.json the model was published with")
+            raise ConfigError(
+                f"config.json: rope_parameters is {nested!r}, expected an object.",
+                "compare with the config.json the model was published with",
+            )
         rope = checked(cls, {"partial_rotary_factor": partial_rotary_factor, **fields, **nested})
         if rope.rope_type != "default":
-            message = f"config.json: rope_type is {rope.rope_type!r}, expected 'default'."
-            raise ConfigError(message, "remove the rope scaling; positions beyond the trained length are not supported")
+            raise ConfigError(
+                f"config.json: rope_type is {rope.rope_type!r}, expected 'default'.",
+                "remove the rope scaling; positions beyond the trained length are not supported",
+            )
         return rope
 
 

@@ -62,11 +62,15 @@ class Qwen3NextConfig:
         rope = RopeParameters.from_fields(config.fields, partial_rotary_factor=0.25)
         parsed = checked(cls, config.fields, rope=rope)
         if parsed.hidden_act != "silu":
-            message = f"config.json: hidden_act is {parsed.hidden_act!r}, expected 'silu'."
-            raise ConfigError(message, "compare with the config.json the model was published with")
+            raise ConfigError(
+                f"config.json: hidden_act is {parsed.hidden_act!r}, expected 'silu'.",
+                "compare with the config.json the model was published with",
+            )
         if parsed.layer_types and len(parsed.layer_types) != parsed.num_hidden_layers:
-            message = f"config.json: layer_types has {len(parsed.layer_types)} entries for {parsed.num_hidden_layers} layers."
-            raise ConfigError(message, "give one entry per layer, or remove layer_types")
+            raise ConfigError(
+                f"config.json: layer_types has {len(parsed.layer_types)} entries, expected {parsed.num_hidden_layers}.",
+                "give one entry per layer, or remove layer_types",
+            )
         return parsed
 
     def layer_type(self, layer: int) -> str:
@@ -77,7 +81,9 @@ class Qwen3NextConfig:
 
     def is_sparse(self, layer: int) -> bool:
         """Whether the layer's feed-forward block is a mixture of experts."""
-        return layer not in self.mlp_only_layers and self.num_experts > 0 and (layer + 1) % self.decoder_sparse_step == 0
+        return (
+            layer not in self.mlp_only_layers and self.num_experts > 0 and (layer + 1) % self.decoder_sparse_step == 0
+        )
 
     def delta_net_shape(self) -> DeltaNetShape:
         """Sizes of a linear attention layer."""
@@ -263,9 +269,7 @@ def _attention_tensors(config: Qwen3NextConfig, prefix: str, dtype: torch.dtype)
     yield TensorSpec(f"{name}.k_norm.weight", (config.head_dim,), dtype)
 
 
-def _feed_forward_tensors(
-    config: Qwen3NextConfig, layer: int, prefix: str, dtype: torch.dtype
-) -> Iterator[TensorSpec]:
+def _feed_forward_tensors(config: Qwen3NextConfig, layer: int, prefix: str, dtype: torch.dtype) -> Iterator[TensorSpec]:
     if not config.is_sparse(layer):
         yield from _gated_mlp_tensors(prefix, config.hidden_size, config.intermediate_size, dtype)
         return

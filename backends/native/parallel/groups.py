@@ -19,7 +19,8 @@ Item = TypeVar("Item")
 class Meet(Protocol):
     """All ranks hand in a value under the same name; `combine` runs once and returns one result per rank."""
 
-    def __call__(self, rank: int, what: str, value: Any, combine: Callable[[Sequence[Any]], Sequence[Any]]) -> Any: ...
+    def __call__(self, rank: int, what: str, value: Any, combine: Callable[[Sequence[Any]], Sequence[Any]]) -> Any:
+        """Meet the other ranks as `rank`; `what` must be the same on all."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def shared(items: Iterator[Item]) -> Iterator[Item]:
 def divide(total: int, count: int, what: str) -> int:
     """`total / count`, exact; raises ShapeError naming `what` when a remainder is left."""
     if total % count:
-        message = f"{what} = {total} is not divisible by tensor parallel size {count}."
-        raise ShapeError(message, "choose a tp_size that divides it")
+        raise ShapeError(
+            f"{what} = {total} is not divisible by tensor parallel size {count}.", "choose a tp_size that divides it"
+        )
     return total // count

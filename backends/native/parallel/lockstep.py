@@ -91,8 +91,10 @@ class Lockstep(Generic[Result]):
     def _require_same_meeting(self) -> None:
         if len(set(self._meeting)) > 1:
             places = "; ".join(f"rank {rank} at {what}" for rank, what in enumerate(self._meeting))
-            message = f"the ranks met at different places: {places}."
-            raise LockstepError(message, "make every rank take the same branch before a collective")
+            raise LockstepError(
+                f"the ranks met at different places: {places}.",
+                "make every rank take the same branch before a collective",
+            )
 
 
 def run_ranks(size: int, work: Callable[[int], Result]) -> list[Result]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backends.native.config import checked, checked_value
+from backends.native.config import checked_value
 from backends.native.errors import ConfigError, ShapeError
 from backends.native.kernels.reference.fp8_block_linear import fp8_block_linear, fp8_block_moe
 from backends.native.layers.linear import LinearBase
@@ -47,8 +47,10 @@ class Fp8Config(QuantizationConfig):
         """Read the block size and the ignore list, under either of its names."""
         block = checked_value(quantization["weight_block_size"], tuple[int, ...], "weight_block_size")
         if len(block) != len(("block_n", "block_k")) or min(block) < 1:
-            message = f"config.json: weight_block_size is {list(block)}, expected two positive sizes."
-            raise ConfigError(message, "compare with the config.json the model was published with")
+            raise ConfigError(
+                f"config.json: weight_block_size is {list(block)}, expected two positive sizes.",
+                "compare with the config.json the model was published with",
+            )
         key = next((key for key in IGNORE_KEYS if quantization.get(key) is not None), None)
         ignored = checked_value(quantization[key], tuple[str, ...], key) if key else ()
         return cls(
@@ -78,7 +80,7 @@ def quantize_blocks(weight: Tensor, block: tuple[int, int]) -> tuple[Tensor, Ten
     """[N, K] -> float8_e4m3fn [N, K] and float32 scales [ceil(N / block_n), ceil(K / block_k)]; absmax per block."""
     (rows, columns), (block_n, block_k) = weight.shape, block
     padded = functional.pad(weight.float(), (0, -columns % block_k, 0, -rows % block_n))
-    blocks = padded.unflatten(1, (-1, block_k)).unflatten(0, (-1, block_n))
+    blocks = padded.view(padded.shape[0] // block_n, block_n, padded.shape[1] // block_k, block_k)
     scale = blocks.abs().amax((1, 3)).clamp(min=SMALLEST_ABSMAX) / E4M3_MAX
     scaled = (blocks / scale[:, None, :, None]).clamp(-E4M3_MAX, E4M3_MAX)
     return scaled.flatten(2).flatten(0, 1)[:rows, :columns].to(torch.float8_e4m3fn).contiguous(), scale
@@ -96,19 +98,19 @@ def require_whole_blocks(
     """Raise ShapeError where a rank or a projection of a fused layer would own a part of a block."""
     block_n, block_k = block
     if input_size_per_partition < input_size and input_size_per_partition % block_k:
-        message = (
+        raise ShapeError(
             f"Weight input_size_per_partition = {input_size_per_partition} is not divisible by weight quantization "
-            f"block_k = {block_k}. The layer is {prefix}."
+            f"block_k = {block_k}. The layer is {prefix}.",
+            BLOCK_REMEDY,
         )
-        raise ShapeError(message, BLOCK_REMEDY)
     is_split = len(output_partition_sizes) > 1 or sum(output_partition_sizes) < output_size
     for size in output_partition_sizes:
         if is_split and size % block_n:
-            message = (
+            raise ShapeError(
                 f"Weight output_partition_size = {size} is not divisible by weight quantization block_n = {block_n}. "
-                f"The layer is {prefix}."
+                f"The layer is {prefix}.",
+                BLOCK_REMEDY,
             )
-            raise ShapeError(message, BLOCK_REMEDY)
 
 
 class Fp8LinearMethod(LinearMethod[LinearBase]):
@@ -138,7 +140,9 @@ class Fp8LinearMethod(LinearMethod[LinearBase]):
             output_partition_sizes=output_partition_sizes,
         )
         rows, columns = sum(output_partition_sizes), input_size_per_partition
-        for name, param in block_parameters(layer.prefix, "weight", (rows, columns), self.block, extra["weight_loader"]):
+        for name, param in block_parameters(
+            layer.prefix, "weight", (rows, columns), self.block, extra["weight_loader"]
+        ):
             layer.register_parameter(name, param)
 
     def apply(self, layer: LinearBase, x: Tensor, bias: Tensor | None = None) -> Tensor:

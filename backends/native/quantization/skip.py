@@ -45,9 +45,9 @@ def is_layer_skipped(
     names_skipped = [name for name in names_tried if any(names_module(entry, name) for entry in ignored)]
     if names_skipped and len(names_skipped) < len(names_tried):
         kept = sorted(set(names_tried) - set(names_skipped))
-        message = (
+        raise SkipDecisionError(
             f"{prefix} is one fused layer (expanded by: {expansion_source}), but the ignore list names "
-            f"{', '.join(names_skipped)} and not {', '.join(kept)}."
+            f"{', '.join(names_skipped)} and not {', '.join(kept)}.",
+            "put all of its shards into the ignore list, or none",
         )
-        raise SkipDecisionError(message, "put all of its shards into the ignore list, or none")
     return bool(names_skipped)

@@ -15,7 +15,7 @@ def run_experts(
 ) -> Tensor:
     """Weighted sum of the experts in `topk_ids`; `expert(e)` gives w13 [gate + up, hidden] and w2 of expert e."""
     output = x.new_zeros(x.shape)
-    for expert_id in topk_ids.unique().tolist():
+    for expert_id in sorted(set(topk_ids.flatten().tolist())):
         tokens, choices = (topk_ids == expert_id).nonzero(as_tuple=True)
         w13, w2 = expert(expert_id)
         gate, up = functional.linear(x[tokens], w13).chunk(2, dim=-1)
@@ -26,5 +26,5 @@ def run_experts(
 
 @reference_op
 def fused_moe(x: Tensor, w13: Tensor, w2: Tensor, topk_weights: Tensor, topk_ids: Tensor) -> Tensor:
-    """`x` [tokens, hidden] -> [tokens, hidden]; w13 [experts, gate + up, hidden], w2 [experts, hidden, intermediate]."""
+    """`x` [tokens, hidden] -> the same; w13 [experts, gate + up, hidden], w2 [experts, hidden, intermediate]."""
     return run_experts(x, lambda expert_id: (w13[expert_id], w2[expert_id]), topk_weights, topk_ids)

@@ -18,10 +18,11 @@ def fused_qkvzba_split_reshape_cat(
     `mixed_ba` is the b and then the a of those heads. b and a are [tokens, v_heads].
     """
     per_group = num_v_heads // num_k_heads
-    grouped = mixed_qkvz.unflatten(-1, (num_k_heads, -1))
-    query, key, value, z = grouped.split((head_k_dim, head_k_dim, per_group * head_v_dim, per_group * head_v_dim), -1)
-    b, a = mixed_ba.unflatten(-1, (num_k_heads, -1)).split((per_group, per_group), -1)
+    tokens, group_v_dim = mixed_qkvz.shape[0], per_group * head_v_dim
+    groups = mixed_qkvz.reshape(tokens, num_k_heads, -1)
+    query, key, value, z = torch.split(groups, [head_k_dim, head_k_dim, group_v_dim, group_v_dim], dim=-1)
+    b, a = torch.split(mixed_ba.reshape(tokens, num_k_heads, -1), per_group, dim=-1)
     mixed_qkv = torch.cat([part.flatten(-2) for part in (query, key, value)], dim=-1)
     # With one key head these are views, and an operator must not return views of its arguments.
     z, b, a = (part.clone(memory_format=torch.contiguous_format) for part in (z, b, a))
-    return mixed_qkv, z.view(-1, num_v_heads, head_v_dim), b.flatten(-2), a.flatten(-2)
+    return mixed_qkv, z.view(tokens, num_v_heads, head_v_dim), b.flatten(-2), a.flatten(-2)

@@ -18,7 +18,7 @@ def _l2_normalized(x: Tensor) -> Tensor:
 def gated_delta_rule(
     query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Tensor, state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Per value head: state = exp(decay) * state, then move state(key) by `beta` of the way to `value`, read by `query`.
+    """Per value head: decay the state, move what it recalls for `key` by `beta` towards `value`, read it by `query`.
 
     `query`, `key` [tokens, k_heads, k_dim]; `value` [tokens, v_heads, v_dim]; `decay` (log, <= 0) and `beta`
     [tokens, v_heads]; `state` float32 [v_heads, k_dim, v_dim] or None for zeros. Returns the outputs [tokens, v_heads,

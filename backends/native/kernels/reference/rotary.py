@@ -10,8 +10,8 @@ from backends.native.kernels.op import reference_op
 
 @reference_op
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` [tokens, heads, head_dim], cos and sin [tokens, half]: elements i and i + half turn together, the rest pass."""
+    """`x` [tokens, heads, head_dim], cos and sin [tokens, half]: elements i and i + half turn together, others stay."""
     half = cos.shape[-1]
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-    first, second, rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+    first, second, rest = torch.split(x, [half, half, x.shape[-1] - 2 * half], dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
