@@ -106,6 +106,10 @@ class Recorder:
         stack = self._stack()
         return stack[-1] if stack else 0
 
+    def open_spans(self) -> tuple[int, ...]:
+        """The seqs of this thread's open spans, outermost first."""
+        return tuple(self._stack())
+
     def depth(self) -> int:
         """How many spans of this thread are open."""
         return len(self._stack())

@@ -11,10 +11,12 @@ class Tracepoint:
     """One function of an engine where a stage can be seen.
 
     `target` is "module:qualname"; "module:Class+.method" means the method on Class and on every subclass that
-    defines it, whenever that subclass is made.
+    defines it, whenever that subclass is made. "package.*:*.method" means every class defined in any module directly in
+    the package; "*[other].method" only those classes which define `other` too.
     `shows` is the event kind it leads to (several kinds can share a stage).
     `arguments` maps the inspectors' names for the call's values (listed in inspectors/README.md) to the engine's:
-    a parameter of the function, "local:NAME" for a local variable at return, or "result".
+    a parameter of the function, "local:NAME" for a local variable at return, or "result"; ".NAME" and ".0" after it
+    follow attributes and items. A name that is not mapped is looked for under itself.
     """
 
     stage: str
@@ -41,6 +43,7 @@ class Engine:
 
     `module` is the import that shows the engine is here; `rank` is the dotted "module:function" that gives the
     tensor-parallel rank of the calling thread or process; `command` is the argv that loads and runs a model.
+    `unwinding` are qualified names of exceptions that only end a rank after another one failed.
     """
 
     name: str
@@ -49,3 +52,4 @@ class Engine:
     rank: str
     tracepoints: tuple[Tracepoint, ...]
     command: Callable[[Launch], tuple[str, ...]]
+    unwinding: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""What runs a model: the native stack, and adapters to engines and devices."""

@@ -1,0 +1,179 @@
+"""Stands in for the weight loaders that parameters carry, so that every call of one is seen whoever makes it."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inspectors.probe.call import Binding, Call, code_of, location
+from inspectors.probe.lineage import View
+from inspectors.probe.loadwatch import view_of
+from inspectors.probe.patch import Site, traced
+from inspectors.probe.tensors import dtype_name, is_tensor, shape_of
+from inspectors.probe.tracepoint import Tracepoint
+
+if TYPE_CHECKING:
+    from inspectors.probe.agent import Probe
+
+_SHARD_IDS = ("loaded_shard_id", "shard_id")
+_NO_DEFAULT: Any = object()
+
+
+class LoaderProxy:
+    """A parameter's `weight_loader` with a watcher around it; to everybody else it is the loader itself."""
+
+    def __init__(self, original: Callable[..., Any], forward: Callable[..., Any]) -> None:
+        self.__dict__["_original"], self.__dict__["_forward"] = original, forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__dict__["_forward"](*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_original"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.__dict__["_original"], name, value)
+
+    @property
+    def __class__(self) -> type:
+        return type(self.__dict__["_original"])
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        raise TypeError("a loader's class is not assignable")
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.__dict__["_original"] == original_of(other))
+
+    def __hash__(self) -> int:
+        return hash(self.__dict__["_original"])
+
+    def __repr__(self) -> str:
+        return repr(self.__dict__["_original"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.__dict__["_original"], memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__dict__["_original"].__reduce_ex__(protocol)
+
+
+def original_of(loader: Any) -> Any:
+    """The engine's own loader behind a proxy, or `loader` itself."""
+    return loader.__dict__["_original"] if type(loader) is LoaderProxy else loader
+
+
+class LoaderBinding(Binding):
+    """Finds parameter, tensor, shard id and expert id in a loader call however the engine passes them."""
+
+    def __init__(self, loader: Any) -> None:
+        super().__init__(loader, {})
+        names = tuple(self._places)
+        if getattr(loader, "__self__", None) is not None and self.code is not None:
+            names = names[1:]  # a bound method is called without its self
+        self._places = {name: place for place, name in enumerate(names)}
+        self._names = (*names, "param", "loaded_weight")[:2] if len(names) < 2 else names[:2]
+
+    def value(self, call: Call, name: str) -> Any:
+        if name in {"parameter", "tensor"}:
+            wanted = self._names[name == "tensor"]
+            place = int(name == "tensor")
+            return call.args[place] if place < len(call.args) else call.kwargs.get(wanted, _first(call, name))
+        if name == "shard_id":
+            for key in _SHARD_IDS:
+                if key in self._places or key in call.kwargs:
+                    return super().value(call, key)
+            return _shard_by_place(call)
+        return super().value(call, name)
+
+
+def _first(call: Call, name: str) -> Any:
+    key = {"parameter": "param", "tensor": "loaded_weight"}[name]
+    return call.kwargs.get(key, next((v for v in call.kwargs.values() if is_tensor(v)), None))
+
+
+def _shard_by_place(call: Call) -> Any:
+    """A closure `(param, weight, *args)`: the third positional value, if the caller gave one."""
+    return call.args[2] if len(call.args) > 2 else None
+
+
+@dataclass(frozen=True)
+class KnownParameter:
+    """What is told of a parameter with every loader call; taken once, when the model is registered."""
+
+    name: str
+    parameter_class: str
+    dtype: str
+    shape: tuple[int, ...]
+    loader: str
+    where: str
+
+
+class ParameterRegistry:
+    """The parameters of the models that are being loaded, by identity and by memory."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._site = Site(probe, Tracepoint("weight.load", "loader.called", ":"), "", "")
+        self._known: dict[int, tuple[weakref.ref[Any], KnownParameter]] = {}
+        self._by_storage: dict[int, list[tuple[str, View]]] = {}
+
+    def register(self, name: str, parameter: Any) -> KnownParameter:
+        """Note the parameter and put a proxy before its loader, if it has one of its own."""
+        loader = getattr(parameter, "weight_loader", None)
+        known = KnownParameter(
+            name, type(parameter).__name__, dtype_name(parameter), shape_of(parameter), *_described(loader)
+        )
+        self._known[id(parameter)] = (weakref.ref(parameter), known)
+        self.note_memory(name, parameter)
+        if loader is not None and type(loader) is not LoaderProxy and callable(loader):
+            _replace_loader(parameter, LoaderProxy(loader, traced(self._site, loader, LoaderBinding(loader))))
+        return known
+
+    def note_memory(self, name: str, parameter: Any) -> None:
+        """Remember where the parameter's elements lie."""
+        view = view_of(parameter) if is_tensor(parameter) else None
+        if view is not None and view.elements:
+            held = [one for one in self._by_storage.get(view.storage, ()) if one[0] != name]
+            self._by_storage[view.storage] = [*held, (name, view)]
+
+    def known(self, parameter: Any) -> KnownParameter | None:
+        """What was registered for this very object."""
+        held, known = self._known.get(id(parameter), (None, None))
+        return known if held is not None and held() is parameter else None
+
+    def holding(self, view: View) -> tuple[str, View] | None:
+        """The registered parameter in whose memory `view` begins."""
+        held = self._by_storage.get(view.storage, ())
+        for name, base in held:
+            if len(held) == 1 or base.offset <= view.offset < base.offset + base.elements:
+                return name, base
+        return None
+
+    def forget(self) -> None:
+        """The load is over: memory may be used for other things from here on."""
+        self._by_storage.clear()
+
+
+def _described(loader: Any) -> tuple[str, str]:
+    """`package.module.Class.weight_loader` and `file:line`; the innermost function for a decorated one."""
+    if loader is None:
+        return "", ""
+    function = getattr(original_of(loader), "__func__", original_of(loader))
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    return name, location(code_of(function))
+
+
+def describe_loader(loader: Any) -> tuple[str, str]:
+    """The loader's dotted name and `file:line`."""
+    return _described(loader)
+
+
+def _replace_loader(parameter: Any, proxy: LoaderProxy) -> None:
+    descriptor = getattr(type(parameter), "weight_loader", _NO_DEFAULT)
+    if isinstance(descriptor, property) and descriptor.fset is None:
+        parameter._weight_loader = proxy  # noqa: SLF001 - the field's name behind its read-only property
+    else:
+        parameter.weight_loader = proxy

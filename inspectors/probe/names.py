@@ -1,0 +1,77 @@
+"""Which checkpoint tensor a loader is given: by identity, by memory, else the one that was read last."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from inspectors.probe.tensors import shape_of, size_bytes
+
+_RECENT = 64
+
+
+@dataclass(frozen=True)
+class Yielded:
+    """A tensor as the weights iterator gave it; `begin`/`end` are its addresses, the rest its layout in elements."""
+
+    name: str
+    begin: int
+    end: int
+    storage: int
+    offset: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    item_bytes: int
+    dtype: str
+
+
+class TensorNames:
+    """Remembers what was yielded without keeping any tensor alive."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, tuple[weakref.ref[Any], Yielded]] = {}
+        self._recent: deque[tuple[weakref.ref[Any], Yielded]] = deque(maxlen=_RECENT)
+        self._last: Yielded | None = None
+
+    def note(self, name: str, tensor: Any) -> None:
+        """Called for every tensor that is read."""
+        self._last = noted = layout_of(name, tensor)
+        key = id(tensor)
+        try:
+            held = (weakref.ref(tensor, lambda _: self._by_id.pop(key, None)), noted)
+        except TypeError:
+            return  # an engine's own plain value: only "the last one read" can name it
+        self._by_id[key] = held
+        self._recent.append(held)
+
+    def of(self, tensor: Any) -> Yielded | None:
+        """The checkpoint tensor that `tensor` is, or lies in, or most likely came from."""
+        for candidate in (tensor, getattr(tensor, "_base", None)):
+            held, noted = self._by_id.get(id(candidate), (None, None))
+            if held is not None and held() is candidate and candidate is not None:
+                return noted
+        address = _address(tensor)
+        for held, noted in reversed(self._recent):
+            if address and noted.begin <= address < noted.end and held() is not None:
+                return noted
+        return self._last
+
+
+def layout_of(name: str, tensor: Any) -> Yielded:
+    """Where a strided tensor lies in memory; all zero for what has no storage."""
+    try:
+        begin, storage = int(tensor.data_ptr()), int(tensor.untyped_storage().data_ptr())
+        strides, offset = tuple(int(s) for s in tensor.stride()), int(tensor.storage_offset())
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return Yielded(name, 0, 0, 0, 0, shape_of(tensor), (), 0, "")
+    item, dtype = int(tensor.element_size()), str(tensor.dtype).removeprefix("torch.")
+    return Yielded(name, begin, begin + size_bytes(tensor), storage, offset, shape_of(tensor), strides, item, dtype)
+
+
+def _address(tensor: Any) -> int:
+    try:
+        return int(tensor.data_ptr())
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return 0
