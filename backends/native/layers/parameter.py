@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from backends.native.errors import ShapeError
 
@@ -25,7 +24,7 @@ class ModelParameter(nn.Parameter):
     input_dim: int | None
     block: tuple[int, int]
 
-    def __new__(cls, data: Tensor, **_: object) -> Self:
+    def __new__(cls, data: Tensor, **_: object) -> ModelParameter:  # noqa: PYI034 - typing.Self needs Python 3.11
         """A parameter that is never trained."""
         return super().__new__(cls, data, requires_grad=False)
 

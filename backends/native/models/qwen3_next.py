@@ -288,6 +288,19 @@ def _gated_mlp_tensors(prefix: str, hidden: int, intermediate: int, dtype: torch
     yield TensorSpec(f"{prefix}.down_proj.weight", (hidden, intermediate), dtype, quantizable=True)
 
 
+def modules_to_not_convert(model_config: ModelConfig) -> list[str]:
+    """The modules on disk that published quantized checkpoints keep in the model's dtype."""
+    config = Qwen3NextConfig.from_model_config(model_config)
+    kept = ["lm_head"]
+    for layer in range(config.num_hidden_layers):
+        prefix = f"model.layers.{layer}"
+        if config.layer_type(layer) == LINEAR_ATTENTION:
+            kept += [f"{prefix}.linear_attn.{name}" for name in ("conv1d", "in_proj_ba", "in_proj_qkvz")]
+        if config.is_sparse(layer):
+            kept += [f"{prefix}.mlp.gate", f"{prefix}.mlp.shared_expert_gate"]
+    return kept
+
+
 def tiny_config() -> dict[str, object]:
     """A config.json whose checkpoint has every kind of tensor and whose parts stay whole blocks at tp_size 4."""
     return {
