@@ -276,4 +276,3 @@ def _manifest_of(folder: Path) -> Manifest:
     if (folder / FILE_NAME).exists():
         return Manifest.read(folder)
     return Manifest(name=folder.name)
-

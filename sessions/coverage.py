@@ -1,0 +1,123 @@
+"""Exact coverage of an n-dimensional parameter by boxes: counts by coordinate compression, and the coverage line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import mul
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_GRID_CELLS = 32_000_000
+
+Box = tuple[tuple[int, ...], tuple[int, ...]]
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How often each element was written: `times` over the cells between the `edges` of every dimension."""
+
+    shape: tuple[int, ...]
+    edges: tuple[Numbers, ...]
+    times: npt.NDArray[np.int32]
+
+    def count(self, mask: npt.NDArray[np.bool_]) -> int:
+        """The number of elements in the cells of `mask` (a mask over `times`)."""
+        total: npt.NDArray[np.int64] = mask.astype(np.int64)
+        for edges in reversed(self.edges):
+            total = total @ np.diff(edges)
+        return int(total)
+
+    @property
+    def never(self) -> int:
+        """Elements no box holds."""
+        return self.count(self.times == 0)
+
+    @property
+    def twice(self) -> int:
+        """Elements that two or more boxes hold."""
+        return self.count(self.times >= 2)
+
+    def prefix_counts(self, mask: npt.NDArray[np.bool_], ends: Numbers) -> Numbers:
+        """For each end the masked elements among the first `end` elements in memory order (row major)."""
+        sums = [mask.astype(np.int64)]
+        for edges in reversed(self.edges):
+            sums.append(sums[-1] @ np.diff(edges))
+        sums.reverse()
+        out = np.zeros(len(ends), dtype=np.int64)
+        rest = ends.copy()
+        cells: tuple[Numbers, ...] = ()
+        for dim, edges in enumerate(self.edges):
+            block = elements(self.shape[dim + 1 :])
+            index = np.minimum(rest // block, self.shape[dim])
+            rest = rest - index * block
+            inner = sums[dim + 1]
+            rows = inner[cells] if cells else np.broadcast_to(inner, (len(ends), *inner.shape))
+            widths = np.clip(index[:, None] - edges[:-1][None, :], 0, np.diff(edges)[None, :])
+            out += (rows * widths).sum(axis=1)
+            cells = (*cells, np.clip(np.searchsorted(edges, index, "right") - 1, 0, len(edges) - 2))
+        return out
+
+
+def elements(shape: Sequence[int]) -> int:
+    """The number of elements of a shape; 1 for a scalar."""
+    return reduce(mul, shape, 1)
+
+
+def grid(shape: tuple[int, ...], boxes: Sequence[Box]) -> Grid | None:
+    """How boxes (start, length per dimension; cut to the shape) cover `shape`; None when too fragmented to hold.
+
+    A scalar counts as shape (1,). The result never has more cells than the parameter has elements.
+    """
+    shape = shape or (1,)
+    if elements(shape) == 0:
+        return Grid(shape, tuple(np.array([0, n]) for n in shape), np.ones([1] * len(shape), np.int32))
+    spans = [_clipped(shape, box) for box in boxes]
+    edges = tuple(
+        np.unique(np.array([0, n, *(s[dim][0] for s in spans), *(s[dim][1] for s in spans)], dtype=np.int64))
+        for dim, n in enumerate(shape)
+    )
+    if elements([len(e) for e in edges]) > MAX_GRID_CELLS:
+        return None
+    steps = np.zeros([len(e) for e in edges], dtype=np.int32)
+    for span in spans:
+        _add(steps, [tuple(int(c) for c in np.searchsorted(e, ends)) for e, ends in zip(edges, span, strict=True)])
+    for dim in range(len(shape)):
+        np.cumsum(steps, axis=dim, out=steps)
+    return Grid(shape, edges, steps[tuple(slice(0, -1) for _ in shape)])
+
+
+def _clipped(shape: tuple[int, ...], box: Box) -> list[tuple[int, int]]:
+    start, length = box
+    if len(start) != len(shape) or len(length) != len(shape):
+        start, length = (*start, *[0] * len(shape))[: len(shape)], (*length, *shape[len(length) :])[: len(shape)]
+    spans = [(min(max(a, 0), n), min(max(a + max(k, 0), 0), n)) for a, k, n in zip(start, length, shape, strict=True)]
+    return spans if all(a < b for a, b in spans) else [(0, 0)] * len(shape)
+
+
+def _add(steps: npt.NDArray[np.int32], corners: list[tuple[int, ...]]) -> None:
+    for choice in range(1 << len(corners)):
+        ends = [(choice >> dim) & 1 for dim in range(len(corners))]
+        steps[tuple(pair[end] for pair, end in zip(corners, ends, strict=True))] += -1 if sum(ends) % 2 else 1
+
+
+def line(found: Grid, width: int, is_final: bool) -> str:
+    """The coverage line: `width` cells over the elements in memory order, each showing its worst element.
+
+    "0" never written (or "." while the load may still write it), "2" more than once, "1" once.
+    """
+    count = elements(found.shape)
+    if count == 0 or width <= 0:
+        return "1" * max(width, 0)
+    begins = np.arange(width, dtype=np.int64) * count // width
+    ends = np.maximum(begins + 1, np.arange(1, width + 1, dtype=np.int64) * count // width)
+    cells = np.full(width, "1")
+    twice, never = found.times >= 2, found.times == 0
+    marks = [(twice, "2"), (never, "0")] if is_final else [(never, "."), (twice, "2")]
+    for mask, mark in marks:
+        if mask.any():
+            cells[found.prefix_counts(mask, ends) > found.prefix_counts(mask, begins)] = mark
+    return "".join(cells)

@@ -1,0 +1,153 @@
+"""Every parameter of the model as built: which calls filled it, how completely, as of any point of the session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from sessions import coverage as boxes
+from sessions.coverage import Grid, elements
+from sessions.ledger import Call, Ledger, Write, ledger
+from sessions.session import Session
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a parameter was written. Counts are None when the session does not hold them (level `calls`).
+
+    `is_final`: the rank's load has ended, so what is not written never will be.
+    """
+
+    elements: int
+    never_written: int | None
+    written_twice: int | None
+    is_known: bool
+    is_final: bool
+
+
+@dataclass(frozen=True)
+class ParameterView:
+    """One parameter of one rank; shape and bytes are this rank's. Coverage is computed when it is asked for."""
+
+    name: str
+    rank: int
+    parameter_class: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+    loader: str
+    where: str
+    position: int
+    until: int | None = field(repr=False)
+    now_ns: int | None = field(repr=False)
+    ledger: Ledger = field(repr=False, compare=False)
+
+    @property
+    def module(self) -> str:
+        """The dotted name of the module that owns it."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def elements(self) -> int:
+        """The number of elements on this rank."""
+        return elements(self.shape)
+
+    @cached_property
+    def loader_calls(self) -> tuple[Call, ...]:
+        """The loader calls so far, in order."""
+        found = self.ledger.calls.get((self.rank, self.name), [])
+        return tuple(c for c in found if self.until is None or c.position <= self.until)
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """The positions of the loader calls so far."""
+        return tuple(call.position for call in self.loader_calls)
+
+    @cached_property
+    def writes(self) -> tuple[Write, ...]:
+        """The writes so far, in order; empty at level `calls`."""
+        return tuple(self.ledger.writes_until((self.rank, self.name), self.until))
+
+    @cached_property
+    def is_final(self) -> bool:
+        """True once this rank's load has ended without failing."""
+        end = self.ledger.finals.get(self.rank)
+        return end is not None and (self.now_ns is None or end <= self.now_ns)
+
+    @cached_property
+    def is_known(self) -> bool:
+        """True when what was written is recorded: nothing was called yet, or every write is a plain box."""
+        if not self.ledger.has_writes:
+            return not self.loader_calls
+        return all(len(w.start) == len(self.shape) == len(w.length) or w.elements == 0 for w in self.writes)
+
+    @cached_property
+    def grid(self) -> Grid | None:
+        """The boxes written, None when they are not known."""
+        if not self.is_known:
+            return None
+        return boxes.grid(self.shape, [(w.start or (0,), w.length or (1,)) for w in self.writes if w.elements])
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How completely it was written so far."""
+        grid = self.grid
+        if grid is None:
+            return Coverage(self.elements, None, None, is_known=False, is_final=self.is_final)
+        return Coverage(self.elements, grid.never, grid.twice, is_known=True, is_final=self.is_final)
+
+    def cells(self, width: int) -> str:
+        """The coverage line in memory order, `width` characters, each the worst of its elements.
+
+        "0" never, "2" twice or more, "?" not recorded, "." not there yet, "1" once.
+        """
+        grid = self.grid
+        if grid is None:
+            return "?" * width
+        return boxes.line(grid, width, is_final=self.is_final)
+
+
+def parameters(session: Session, until: int | None = None) -> tuple[ParameterView, ...]:
+    """All parameters in order of registration, as of the event at position `until` (None: all of the session)."""
+    known = ledger(session)
+    now_ns = session.event(until).t_ns if until is not None and 0 <= until < len(session) else None
+    rows = session.kept("parameter rows", lambda: sorted(_registered(session, known)))
+    return tuple(
+        ParameterView(
+            r.name, r.rank, r.parameter_class, r.dtype, r.shape, r.size_bytes, r.loader, r.where, r.position,
+            until, now_ns, known,
+        )
+        for r in rows
+        if until is None or r.position <= until
+    )  # fmt: skip
+
+
+class _Registered(NamedTuple):
+    position: int
+    rank: int
+    name: str
+    parameter_class: str
+    dtype: str
+    shape: tuple[int, ...]
+    loader: str
+    where: str
+    size_bytes: int
+
+
+_FIELDS = ("parameter", "parameter_class", "dtype", "shape", "loader", "where", "size_bytes")
+_CALL_FIELDS = ("parameter", "parameter_class", "parameter_dtype", "parameter_shape", "loader", "where")
+
+
+def _registered(session: Session, known: Ledger) -> list[_Registered]:
+    rows = list(session.rows("parameter.registered", _FIELDS))
+    seen = {(row[5], row[6]) for row in rows}
+    if any(key not in seen for key in known.calls):
+        # made late, or by an engine without that tracepoint: the loader's calls say what they are
+        rows += [(*row, 0) for row in session.rows("loader.called", _CALL_FIELDS)]
+    first: dict[tuple[int, str], _Registered] = {}
+    for position, _, _, _, _, rank, name, cls, dtype, shape, loader, where, size in rows:
+        texts = (name or "", cls or "", dtype or "")
+        facts = _Registered(position, rank, *texts, shape or (), loader or "", where or "", size or 0)
+        first.setdefault((rank, facts.name), facts)
+    return [facts for facts in first.values() if facts.name]
