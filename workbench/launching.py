@@ -82,15 +82,11 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
 
 
 def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: Watch) -> Host:
-    """Make the session folder and the host for a command of the person's own. `engines` are names or dotted modules."""
-    modules = tuple(name if "." in name else plugins.module_name(plugins.ENGINES, name) for name in engines)
+    """Make the session folder and the host for a command of the person's own; `engines` are dotted adapter modules."""
     name = next((Path(word).stem for word in command if word.endswith(".py")), Path(command[0]).name)
     folder = places.new_session_folder(watch.verb, name, watch.output)
-    return Host(
-        folder,
-        dataclasses.replace(_manifest(watch, folder, modules), command=command, name=name),
-        echoes_log=watch.echoes_log,
-    )
+    manifest = dataclasses.replace(_manifest(watch, folder, engines), command=command, name=name)
+    return Host(folder, manifest, echoes_log=watch.echoes_log)
 
 
 def engine_named(name: str) -> Engine:

@@ -13,9 +13,15 @@ from workbench.errors import INCOMPLETE, UserError
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.usage = f"{parser.prog} [options] -- CMD…"
     parser.add_argument(
-        "--engine", action="append", metavar="NAME",
-        help="an engine to watch for, or the dotted module of an adapter of your own (repeatable; default: all known)",
-    )  # fmt: skip
+        "--engine", action="append", default=[], metavar="NAME", help="an engine to watch for (repeatable; default: all)"
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module with an ENGINE of your own, importable in the host when it starts (repeatable)",
+    )
     arguments.add_watching(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="do not repeat what the host prints")
     arguments.add_fail_on(parser)
@@ -32,8 +38,9 @@ def _run(args: Namespace) -> int:
             INCOMPLETE,
         )
     args.verbose = args.verbose or not args.quiet
-    engines = tuple(args.engine or plugins.names(plugins.ENGINES))
-    return follow(launching.host_of_command(tuple(args.host_command), engines, arguments.watch_of(args)), args)
+    engines = args.engine or ([] if args.adapter else plugins.names(plugins.ENGINES))
+    modules = (*(plugins.module_name(plugins.ENGINES, name) for name in engines), *args.adapter)
+    return follow(launching.host_of_command(tuple(args.host_command), modules, arguments.watch_of(args)), args)
 
 
 COMMAND = Command(
@@ -41,7 +48,7 @@ COMMAND = Command(
     examples=(
         "loadscope run -- python serve.py --model ./model",
         "loadscope run -o ./session --level calls -- pytest -k test_load",
-        "loadscope run --engine my_project.adapter -- python -m my_project",
+        "loadscope run --adapter my_project.adapter -- python -m my_project",
     ),
     add_arguments=_add_arguments,
     run=_run,
