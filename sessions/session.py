@@ -125,6 +125,11 @@ class Session:
         for stream in self._streams:
             stream.close()
 
+    @property
+    def path(self) -> Path:
+        """The session folder."""
+        return self.folder
+
     def __len__(self) -> int:
         return len(self._order)
 
@@ -249,6 +254,10 @@ class Session:
             for kind, n in stream.counts().items():
                 out[kind] = out.get(kind, 0) + n
         return out
+
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that occur, sorted."""
+        return tuple(sorted(self.counts()))
 
     @property
     def log_count(self) -> int:

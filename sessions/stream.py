@@ -166,6 +166,21 @@ class Stream:
         rows = self.rows("SELECT kind, count, first_t_ns, last_t_ns FROM rollup ORDER BY rowid")
         return [(self.name(k), int(str(n)), int(str(a)), int(str(b))) for k, n, a, b in rows]
 
+    def bounds(self, kind: str) -> tuple[int, int, int] | None:
+        """First start, last end known (ns) and number of the events of a kind, from the rollup; None without any."""
+        found = [row for row in self.rollup() if row[0] == kind]
+        if not found:
+            return None
+        last = max(row[3] for row in found)
+        layout = self._layouts.get(kind)
+        if layout is not None:
+            rows = self.rows(
+                f"SELECT max(e.t_ns + ifnull(e.dur_ns, 0)) FROM event e WHERE e.seq IN "
+                f"(SELECT seq FROM {layout.table} ORDER BY seq DESC LIMIT 64)"
+            )
+            last = max(last, _whole(rows[0][0]) if rows else 0)
+        return min(row[2] for row in found), last, sum(row[1] for row in found)
+
     def durations(self, seqs: list[int]) -> dict[int, int | None]:
         """The durations in ns of these events, None for spans still open."""
         out: dict[int, int | None] = {}

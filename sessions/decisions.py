@@ -1,0 +1,161 @@
+"""Why each module got its method: the decision, the list it was compared with, and what the checkpoint holds for it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sessions.checkpoint import header
+from sessions.dtypes import is_plain, spelled
+from sessions.ledger import ledger
+from sessions.modules import HeaderTensor, Names
+from sessions.parameters import parameters
+from sessions.session import Row, Session
+
+AS_IS = "as is"
+
+
+@dataclass(frozen=True)
+class DecisionView:
+    """The method of one module on one rank. Positions are -1, texts empty and claims None where nothing tells.
+
+    `built` is "as is", the dtype of the quantized weight, or "quantized"; `header` are the module's tensors in the
+    checkpoint; `is_contradiction`: built quantized over plain tensors without a scale, or the reverse.
+    """
+
+    module: str
+    rank: int
+    position: int
+    method_position: int
+    layer_class: str
+    config_class: str
+    method: str
+    is_skipped: bool | None
+    matched_entry: int
+    ignored: tuple[str, ...]
+    tried: tuple[str, ...]
+    expansion_source: str
+    rule: str
+    where: str
+    header: tuple[HeaderTensor, ...]
+    built: str
+    is_built_quantized: bool | None
+    is_stored_quantized: bool | None
+    is_contradiction: bool
+
+    @property
+    def matched(self) -> str:
+        """The list entry that matched, empty for none."""
+        return self.ignored[self.matched_entry] if 0 <= self.matched_entry < len(self.ignored) else ""
+
+    @property
+    def header_dtype(self) -> str:
+        """The dtype of the module's weights on disk; "mixed" when they differ, "" when there are none."""
+        dtypes = {tensor.dtype for tensor in self.header}
+        return dtypes.pop() if len(dtypes) == 1 else "mixed" if dtypes else ""
+
+    @property
+    def at(self) -> int:
+        """The position to go to: the skip decision, else the choice of the method."""
+        return self.position if self.position >= 0 else self.method_position
+
+
+def decisions(session: Session) -> tuple[DecisionView, ...]:
+    """One view for each (module, rank), in order of decision."""
+    return session.kept("decisions", lambda: _decisions(session))
+
+
+_SKIP = ("module", "is_skipped", "matched_entry", "ignored", "tried", "expansion_source", "rule", "where")
+_METHOD = ("module", "layer_class", "config_class", "method", "where")
+
+
+def _decisions(session: Session) -> tuple[DecisionView, ...]:
+    skips, methods = _last(session, "skip.decided", _SKIP), _last(session, "method.selected", _METHOD)
+    keys = sorted({*skips, *methods}, key=lambda k: min(r[0] for r in (skips.get(k), methods.get(k)) if r is not None))
+    plain = {row[9] for key, row in methods.items() if key in skips and skips[key][7]}
+    context = _Context(session, plain)
+    return tuple(_view(key, skips.get(key), methods.get(key), context) for key in keys)
+
+
+def _last(session: Session, kind: str, fields: tuple[str, ...]) -> dict[tuple[str, int], Row]:
+    return {(row[6] or "", row[5]): row for row in session.rows(kind, fields)}
+
+
+class _Context:
+    """What every view of a session needs: names on disk by module, dtypes as built, what the checkpoint declares."""
+
+    def __init__(self, session: Session, plain_methods: set[str]) -> None:
+        listed = header(session)
+        self.names = Names(listed, _used_by_module(session))
+        self.plain_methods = plain_methods
+        self.dtypes: Mapping[tuple[str, int], set[str]] = _built_dtypes(session)
+        opened = [row[6] for row in session.rows("checkpoint.opened", ("quant_method",))]
+        self.declares_quantization = any(opened)
+        self.stored = self.names.stored_dtype()
+
+    def is_built_quantized(self, key: tuple[str, int], is_skipped: bool | None, method: str) -> bool | None:
+        """From the dtypes of the parameters where there are any, else from the decision, else from the method."""
+        dtypes = self.dtypes.get(key)
+        if dtypes:
+            return any(not is_plain(d) for d in dtypes)
+        if is_skipped is not None:
+            return not is_skipped and method not in self.plain_methods
+        if method in self.plain_methods or method.lower().startswith("unquant"):
+            return False
+        return None
+
+    def built(self, key: tuple[str, int], is_quantized: bool | None) -> str:
+        """The word for what was built."""
+        if is_quantized is None:
+            return ""
+        if not is_quantized:
+            return AS_IS
+        dtypes = sorted(spelled(d) for d in self.dtypes.get(key, ()) if not is_plain(d))
+        return dtypes[0] if dtypes else self.stored or "quantized"
+
+
+def _used_by_module(session: Session) -> Mapping[str, set[str]]:
+    out: dict[str, set[str]] = defaultdict(set)
+    for (_, parameter), calls in ledger(session).calls.items():
+        out[parameter.rpartition(".")[0]].update(call.checkpoint_name for call in calls)
+    return out
+
+
+def _built_dtypes(session: Session) -> Mapping[tuple[str, int], set[str]]:
+    out: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for view in parameters(session):
+        leaf = view.name.rpartition(".")[2]
+        if "weight" in leaf and not any(word in leaf for word in ("scale", "zero", "offset", "shape", "bias")):
+            out[view.module, view.rank].add(view.dtype)
+    return out
+
+
+def _view(key: tuple[str, int], skip: Row | None, method: Row | None, context: _Context) -> DecisionView:
+    module, rank = key
+    is_skipped = bool(skip[7]) if skip is not None else None
+    tried: tuple[str, ...] = (skip[10] or ()) if skip is not None else ()
+    layer_class, config_class, name, where = method[7:11] if method is not None else ("", "", "", "")
+    tensors = context.names.of_module(module, tried)
+    is_built = context.is_built_quantized(key, is_skipped, name or "")
+    is_stored = any(t.is_quantized for t in tensors) if tensors else None
+    wrong = _is_contradiction(is_built, tensors, context)
+    return DecisionView(
+        module, rank,
+        skip[0] if skip is not None else -1, method[0] if method is not None else -1,
+        layer_class or "", config_class or "", name or "",
+        is_skipped,
+        skip[8] if skip is not None and skip[8] is not None else -1,
+        (skip[9] or ()) if skip is not None else (), tried,
+        (skip[11] or "") if skip is not None else "", (skip[12] or "") if skip is not None else "",
+        ((skip[13] if skip is not None else where) or ""),
+        tensors, context.built(key, is_built), is_built, is_stored, wrong,
+    )  # fmt: skip
+
+
+def _is_contradiction(is_built: bool | None, tensors: tuple[HeaderTensor, ...], context: _Context) -> bool:
+    if is_built is None or not tensors or not context.declares_quantization:
+        return False
+    if is_built:
+        return not any(t.is_quantized for t in tensors)
+    return any(t.is_quantized for t in tensors)
