@@ -10,7 +10,7 @@ from typing import Any
 
 from inspectors.probe.agent import Probe
 from inspectors.probe.call import Call
-from inspectors.probe.dispatch import Run, is_torch_here, operations_mode
+from inspectors.probe.dispatch import Run, WatchedOperations, is_torch_here
 from inspectors.probe.events import (
     LoaderCalled,
     ModelLoaded,
@@ -23,12 +23,12 @@ from inspectors.probe.events import (
 )
 from inspectors.probe.gate import AtHand
 from inspectors.probe.loaders import KnownParameter, ParameterRegistry, describe_loader
-from inspectors.probe.loadwatch import Ledger, SplitWatch, view_of
+from inspectors.probe.loadwatch import Ledger, SplitWatch
 from inspectors.probe.names import TensorNames
 from inspectors.probe.recorder import with_outcome
 from inspectors.probe.splits import Cut
 from inspectors.probe.stages import includes
-from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, size_bytes, type_name
+from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, size_bytes, storage_of, type_name
 from inspectors.probe.tracepoint import Tracepoint
 
 
@@ -40,7 +40,7 @@ class _LoaderCall:
     body: LoaderCalled
     parameter: Any
     storage: int
-    mode: Any = None
+    mode: WatchedOperations | None = None
     watch: SplitWatch | None = None
 
 
@@ -165,7 +165,7 @@ class WeightsInspector:
             loader=loader,
             where=where,
         )
-        storage = _storage(parameter)
+        storage = storage_of(parameter)
         active = _LoaderCall(self._recorder.begin(body, call.rank), body, parameter, storage)
         self._state.calls.append(active)
         call.kept[self] = active
@@ -173,8 +173,8 @@ class WeightsInspector:
         self._probe.gate.hold_at_hand(AtHand(body.checkpoint_name, tensor, body.parameter, parameter))
         if is_tensor(tensor) and is_torch_here():
             active.watch = self._watch(tensor, noted, body, call.rank)
-            active.mode = operations_mode(self._runner(active.watch))
-            active.mode.__enter__()
+            active.mode = WatchedOperations(self._runner(active.watch))
+            active.mode.enter()
 
     def _repeat_facts(self, call: Call) -> None:
         body = self._state.calls[-1].body
@@ -200,7 +200,7 @@ class WeightsInspector:
 
         def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             out = func(*args, **kwargs)
-            if not probe.is_ours:
+            if not probe.is_ours and hasattr(func, "_schema"):
                 with probe.guarded(self):
                     watch.saw(func, args, kwargs, out)
             return out
@@ -212,9 +212,9 @@ class WeightsInspector:
         if active is None:
             return
         if active.mode is not None:
-            active.mode.__exit__(None, None, None)
+            active.mode.leave()
         self._state.calls.remove(active)
-        if _storage(active.parameter) != active.storage:
+        if storage_of(active.parameter) != active.storage:
             self._parameters.note_memory(active.body.parameter, active.parameter)
             if isinstance(active.watch, Ledger):
                 active.watch.rebound(active.body.parameter, active.parameter)
@@ -249,11 +249,6 @@ def _stranger(parameter: Any) -> KnownParameter:
     """A parameter that was not there when load_weights began."""
     name = str(getattr(parameter, "full_name", "") or getattr(parameter, "name", "") or "")
     return KnownParameter(name, type_name(parameter), dtype_name(parameter), shape_of(parameter), "", "")
-
-
-def _storage(parameter: Any) -> int:
-    view = view_of(parameter) if is_tensor(parameter) else None
-    return view.storage if view is not None else 0
 
 
 def _shown_id(shard_id: Any) -> str:

@@ -22,6 +22,7 @@ from inspectors.probe.patch import Site, UnresolvedError
 from inspectors.probe.recorder import Recorder
 from inspectors.probe.settings import Settings
 from inspectors.probe.stages import includes
+from inspectors.probe.tensors import plain_tensors
 from inspectors.probe.tracepoint import Engine, Tracepoint
 
 
@@ -38,15 +39,20 @@ class _ThreadState(threading.local):
 class _Guard:
     """A block of code of ours; see `Probe.guarded`."""
 
-    __slots__ = ("_inspector", "_probe", "_state", "_was")
+    __slots__ = ("_inspector", "_plain", "_probe", "_state", "_was")
 
     def __init__(self, probe: Probe, state: _ThreadState, inspector: Inspector | None) -> None:
         self._probe, self._state, self._inspector = probe, state, inspector
 
     def __enter__(self) -> None:
         self._was, self._state.is_ours = self._state.is_ours, True
+        self._plain = plain_tensors()
+        if self._plain is not None:
+            self._plain.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if self._plain is not None:
+            self._plain.__exit__(None, None, None)
         if isinstance(error, Exception):
             self._probe.fault(self._inspector, error)
         self._state.is_ours = self._was

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +14,52 @@ Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 """Calls an operator (torch's OpOverload) once with these arguments and returns what it returns."""
 
 
-def operations_mode(run: Run) -> Any:
-    """A dispatch mode of the host's torch (to be entered and exited) whose operations go through `run`."""
+class WatchedOperations:
+    """A dispatch mode of the host's torch, entered and left in two different functions of an inspector.
+
+    torch keeps process-wide flags for "a mode is active" and restores them in the order of a stack; ranks that run as
+    threads by turns leave their modes in another order, so the flags are put back when the last of ours is left.
+    """
+
+    _active = 0
+    _flags: tuple[tuple[str, Any], ...] = ()
+    _lock = threading.Lock()
+
+    def __init__(self, run: Run) -> None:
+        self._mode = _mode_class()(run)
+
+    def enter(self) -> None:
+        """Watch the operations of this thread from here on."""
+        cls, modes = WatchedOperations, sys.modules["torch.utils._python_dispatch"]
+        with cls._lock:
+            if not cls._active:
+                cls._flags = tuple((name, getattr(modes, name)) for name in _FLAGS if hasattr(modes, name))
+            cls._active += 1
+        self._mode.__enter__()
+
+    def leave(self) -> None:
+        """Stop watching; the mode must be this thread's innermost."""
+        cls, modes = WatchedOperations, sys.modules["torch.utils._python_dispatch"]
+        self._mode.__exit__(None, None, None)
+        with cls._lock:
+            cls._active -= 1
+            if not cls._active:
+                for name, value in cls._flags:
+                    setattr(modes, name, value)
+
+
+_FLAGS = (
+    "_is_in_torch_dispatch_mode",
+    "_is_in_non_infra_torch_dispatch_mode",
+    "_is_in_any_mode_without_ignore_compile_internals",
+)
+
+
+def _mode_class() -> Any:
     made = _modes.get("class")
     if made is None:
         made = _modes["class"] = _make_class()
-    return made(run)
+    return made
 
 
 def _make_class() -> Any:
@@ -27,9 +68,15 @@ def _make_class() -> Any:
     class OperationsMode(base):  # type: ignore[misc]
         """Shows operations below autograd; inside `run` no mode is active, so an operation's own parts are not seen."""
 
+        supports_higher_order_operators = True
+
         def __init__(self, run: Run) -> None:
             super().__init__()
             self._run = run
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return "torch._dynamo" in sys.modules  # torch would import its compiler here, which takes a second
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             return self._run(func, args, kwargs or {})

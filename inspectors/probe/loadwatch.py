@@ -9,9 +9,9 @@ from typing import Any
 from inspectors.probe.dispatch import schema_name, written_arguments
 from inspectors.probe.events import WeightWritten
 from inspectors.probe.lineage import Buffer, Piece, View, box_of, single_steps
-from inspectors.probe.names import Yielded, layout_of
+from inspectors.probe.names import Yielded
 from inspectors.probe.splits import Cut, cuts
-from inspectors.probe.tensors import is_tensor
+from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, storage_of
 
 MAX_BOXES_A_WRITE = 256
 _COPIES = {"aten::clone", "aten::_to_copy", "aten::contiguous", "aten::lift_fresh_copy", "aten::alias_copy"}
@@ -28,10 +28,12 @@ FindParameter = Callable[[View], "tuple[str, View] | None"]
 
 def view_of(tensor: Any) -> View | None:
     """The strided view of a tensor; None for one without storage (sparse, meta)."""
-    noted = layout_of("", tensor)
-    if not noted.storage:
+    storage = storage_of(tensor)
+    if not storage:
         return None
-    return View(noted.storage, noted.offset, noted.sizes, noted.strides, noted.item_bytes, noted.dtype)
+    return View(
+        storage, tensor.storage_offset(), shape_of(tensor), tensor.stride(), tensor.element_size(), dtype_name(tensor)
+    )
 
 
 class SplitWatch:
@@ -39,13 +41,13 @@ class SplitWatch:
 
     def __init__(self, tensor: Any, on_cut: Callable[[Cut], None]) -> None:
         self._on_cut = on_cut
-        self._lineage = {_storage(tensor)} - {-1}
+        self._lineage = {storage_of(tensor)} - {0}
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """One operation ran."""
         is_of_lineage = bool(args) and self._is_of_lineage(args[0])
         if not func.is_view:
-            made = {_storage(one) for one in _tensors(out)} - {-1}
+            made = {storage_of(one) for one in _tensors(out)} - {0}
             self._lineage = self._lineage | made if is_of_lineage else self._lineage - made  # memory is used again
         if is_of_lineage:
             for cut in cuts(func, args, kwargs, out):
@@ -54,7 +56,7 @@ class SplitWatch:
     def _is_of_lineage(self, value: Any) -> bool:
         if isinstance(value, (list, tuple)):
             return any(self._is_of_lineage(one) for one in value)
-        return is_tensor(value) and _storage(value) in self._lineage
+        return is_tensor(value) and storage_of(value) in self._lineage
 
 
 class Ledger(SplitWatch):
@@ -228,11 +230,6 @@ def _unknown(name: str, target: View, base: View, op: str) -> WeightWritten:
     if box is None:
         return WeightWritten(parameter=name, elements=target.elements, source="unknown", operation=op)
     return WeightWritten(name, box.start, box.length, target.elements, "unknown", (), (), op)
-
-
-def _storage(tensor: Any) -> int:
-    view = view_of(tensor) if is_tensor(tensor) else None
-    return view.storage if view is not None else -1
 
 
 def _tensors(value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from inspectors.probe.tensors import shape_of, size_bytes
+from inspectors.probe.tensors import dtype_name, shape_of, storage_of
 
 _RECENT = 64
 
@@ -61,13 +61,12 @@ class TensorNames:
 
 def layout_of(name: str, tensor: Any) -> Yielded:
     """Where a strided tensor lies in memory; all zero for what has no storage."""
-    try:
-        begin, storage = int(tensor.data_ptr()), int(tensor.untyped_storage().data_ptr())
-        strides, offset = tuple(int(s) for s in tensor.stride()), int(tensor.storage_offset())
-    except (AttributeError, RuntimeError, NotImplementedError):
+    storage = storage_of(tensor)
+    if not storage:
         return Yielded(name, 0, 0, 0, 0, shape_of(tensor), (), 0, "")
-    item, dtype = int(tensor.element_size()), str(tensor.dtype).removeprefix("torch.")
-    return Yielded(name, begin, begin + size_bytes(tensor), storage, offset, shape_of(tensor), strides, item, dtype)
+    offset, item, sizes = tensor.storage_offset(), tensor.element_size(), shape_of(tensor)
+    begin = storage + offset * item
+    return Yielded(name, begin, begin + tensor.nbytes, storage, offset, sizes, tensor.stride(), item, dtype_name(tensor))
 
 
 def _address(tensor: Any) -> int:

@@ -14,20 +14,44 @@ _CHUNK_ELEMENTS = 1 << 22
 Shape = tuple[int, ...]
 
 
+_dtype_names: dict[Any, str] = {}
+
+
 def dtype_name(tensor: Any) -> str:
     """`torch.float8_e4m3fn` → `float8_e4m3fn`; "" for something that is no tensor."""
-    return str(getattr(tensor, "dtype", "")).removeprefix("torch.")
+    dtype = getattr(tensor, "dtype", "")
+    name = _dtype_names.get(dtype)
+    if name is None:
+        name = _dtype_names[dtype] = str(dtype).removeprefix("torch.")
+    return name
 
 
 def shape_of(tensor: Any) -> Shape:
     """The shape as plain ints; () for something that is no tensor."""
-    return tuple(int(n) for n in getattr(tensor, "shape", ()))
+    return tuple(getattr(tensor, "shape", ()))
 
 
 def size_bytes(tensor: Any) -> int:
     """Bytes of the elements, from the shape alone; 0 for something that is no tensor."""
-    element = getattr(tensor, "element_size", None)
-    return math.prod(shape_of(tensor)) * int(element()) if callable(element) else int(getattr(tensor, "nbytes", 0))
+    return int(getattr(tensor, "nbytes", 0))
+
+
+def storage_of(tensor: Any) -> int:
+    """Address of the tensor's storage, the same for all its views; 0 for what has none."""
+    try:
+        return int(tensor.untyped_storage().data_ptr())
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return 0
+
+
+def plain_tensors() -> Any:
+    """A context in which tensor attributes are read directly, without the host's subclasses and function modes.
+
+    A host under `torch.device(...)` pays several microseconds for each attribute otherwise. None without torch.
+    """
+    torch = sys.modules.get("torch")
+    make = getattr(getattr(torch, "_C", None), "DisableTorchFunction", None)
+    return make() if make is not None else None
 
 
 def brief(tensor: Any) -> str:
