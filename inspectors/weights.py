@@ -146,6 +146,7 @@ class WeightsInspector:
         parameter, tensor = call.get("parameter"), call.get("tensor")
         if any(one.parameter is parameter for one in self._state.calls):
             self._repeat_facts(call)  # a loader that ends in another one: it is the same call
+            call.facts["is_nested"] = "yes"
             return
         noted = self._names.of(tensor)
         known = self._parameters.known(parameter) or _stranger(parameter)
