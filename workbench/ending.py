@@ -90,7 +90,7 @@ def _why_incomplete(session: Session) -> tuple[str, str]:
 def last_log_line(session: Session) -> str:
     """The last line of the host's log that says something, "" without one."""
     count = session.log_count
-    lines = [line.strip() for line in session.log_lines(max(0, count - LOG_LINES), count)]
+    lines = [line.text.strip() for line in session.log_lines(max(0, count - LOG_LINES), count)]
     return next((line for line in reversed(lines) if line), "")
 
 
