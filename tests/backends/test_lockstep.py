@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from itertools import pairwise
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_every_rank_is_given_the_same_object_before_the_next_one_is_read():
 
     source = items()
     given = run_ranks(4, lambda rank: [seen.append((item[0], rank)) or item for item in shared(source)])
-    assert all(one is other for ranks in zip(*given, strict=True) for one, other in zip(ranks, ranks[1:], strict=False))
+    assert all(one is other for ranks in zip(*given, strict=True) for one, other in pairwise(ranks))
     assert seen == [(number, rank) for number in range(3) for rank in range(4)]
     assert read == [(0, 0), (1, 0), (2, 0)]
 
@@ -134,7 +135,7 @@ def test_ranks_at_different_collectives_are_named():
     def work(rank):
         return all_reduce(torch.zeros(2)) if rank else all_gather(torch.zeros(2))
 
-    with pytest.raises(LockstepError, match="rank 0 at all_gather.*rank 1 at all_reduce"):
+    with pytest.raises(LockstepError, match=r"rank 0 at all_gather.*rank 1 at all_reduce"):
         run_ranks(2, work)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -102,11 +104,14 @@ def test_a_block_quantized_load_equals_the_dequantized_load_of_transformers(tiny
         {"norm_topk_prob": False},
         {"num_key_value_heads": 4},
         {"layer_types": ["full_attention", "linear_attention"]},
-        {"rope_theta": None, "partial_rotary_factor": None, "rope_parameters": {"rope_theta": 500.0, "rope_type": "default",
-         "partial_rotary_factor": 0.5}},
+        {
+            "rope_theta": None,
+            "partial_rotary_factor": None,
+            "rope_parameters": {"rope_theta": 500.0, "rope_type": "default", "partial_rotary_factor": 0.5},
+        },
     ],
     ids=lambda change: next(key for key, value in change.items() if value is not None),
-)  # fmt: skip
+)
 def test_a_variant_of_the_config_equals_transformers_and_itself_on_two_ranks(small_config, tmp_path, change):
     config = {key: value for key, value in (small_config | change).items() if value is not None}
     write_checkpoint(tmp_path, config, seed=3, max_file_bytes=1 << 30)
@@ -137,3 +142,16 @@ def test_greedy_generation_repeats_the_likeliest_token_of_a_prefill(tiny):
     everything = torch.tensor(PROMPT + new_ids)
     logits = loaded.models[0](everything, torch.arange(len(everything)))
     assert logits[len(PROMPT) - 1 : -1].argmax(-1).tolist() == new_ids
+
+
+def test_triton_kernels_give_the_logits_of_the_reference(tiny_fp8, monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    module = importlib.import_module("backends.native.kernels.triton.fused_qkvzba_split_reshape_cat")
+    importlib.reload(module)  # decorated anew, with the interpreter on
+    options = {"tp_size": 2, "dtype": torch.float32}
+    loads = [load(tiny_fp8, LoadOptions(**options, kernels=kind)) for kind in ("reference", "triton")]
+    assert loads[1].models[0].model.layers[0].linear_attn.split_projections is module.fused_qkvzba_split_reshape_cat
+    tokens, positions = torch.tensor(PROMPT), torch.arange(len(PROMPT))
+    reference, candidate = (run_ranks(2, lambda rank, of=of: of.models[rank](tokens, positions))[0] for of in loads)
+    assert torch.equal(reference, candidate)

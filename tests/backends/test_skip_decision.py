@@ -11,7 +11,9 @@ from backends.native.quantization.skip import DEFAULT_FUSED_FALLBACK, is_layer_s
 
 LAYER = "model.layers.0"
 QWEN3_5_PARTS = {"in_proj_ba": ["in_proj_b", "in_proj_a"], "in_proj_qkvz": ["in_proj_qkv", "in_proj_z"]}
-names = st.lists(st.sampled_from(["mlp", "gate", "gate_up_proj", "q_proj", "layers", "1", "11"]), min_size=1, max_size=5)
+names = st.lists(
+    st.sampled_from(["mlp", "gate", "gate_up_proj", "q_proj", "layers", "1", "11"]), min_size=1, max_size=5
+)
 
 
 def skipped(name, ignored, mapping=None, fallback=DEFAULT_FUSED_FALLBACK):
@@ -57,7 +59,9 @@ def test_the_models_mapping_wins_over_the_fallback():
 
 
 def test_a_half_skipped_fused_layer_is_an_error_that_names_both_halves():
-    with pytest.raises(SkipDecisionError, match=r"names model.layers.0.mlp.up_proj and not model.layers.0.mlp.gate_proj"):
+    with pytest.raises(
+        SkipDecisionError, match=r"names model.layers.0.mlp.up_proj and not model.layers.0.mlp.gate_proj"
+    ):
         skipped("mlp.gate_up_proj", [f"{LAYER}.mlp.up_proj"])
 
 

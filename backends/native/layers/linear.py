@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from backends.native.errors import ShapeError
 from backends.native.layers.build import Build
 from backends.native.layers.parameter import (
     ModelParameter,
@@ -18,6 +19,8 @@ from backends.native.layers.parameter import (
 )
 from backends.native.parallel.groups import all_reduce, divide, tp_rank, tp_size
 from backends.native.quantization.config import LinearMethod
+
+QKV = ("q", "k", "v")
 
 
 class LinearBase(nn.Module):
@@ -111,13 +114,16 @@ class FusedColumnLinear(LinearBase):
         if param.output_dim is None:
             default_weight_loader(param, loaded_weight)
             return
-        every = range(len(self.output_sizes))
-        ids = every if shard_id is None else shard_id if isinstance(shard_id, tuple) else (shard_id,)
-        positions = [self.position(one) for one in ids]
+        positions = self._positions(shard_id)
         sizes = [param.output_blocks(self.output_sizes[position]) for position in positions]
         require_size(loaded_weight, param.output_dim, sum(sizes), param.full_name)
         for position, part in zip(positions, torch.split(loaded_weight, sizes, param.output_dim), strict=True):
             self._load_shard(param, part, position, param.output_dim)
+
+    def _positions(self, shard_id: int | str | tuple[int, ...] | None) -> list[int]:
+        if shard_id is None:
+            return list(range(len(self.output_sizes)))
+        return [self.position(one) for one in (shard_id if isinstance(shard_id, tuple) else (shard_id,))]
 
     def _load_shard(self, param: ModelParameter, part: Tensor, position: int, dim: int) -> None:
         offset = param.output_blocks(sum(self.output_partition_sizes[:position]))
@@ -173,7 +179,9 @@ class QKVParallelLinear(FusedColumnLinear):
 
     def position(self, shard_id: int | str) -> int:
         """Shard ids are "q", "k" and "v"."""
-        return "qkv".index(str(shard_id))
+        if shard_id not in QKV:
+            raise ShapeError(f"{self.prefix} has the shards {QKV}, not {shard_id!r}.", "pass one of them as shard_id")
+        return QKV.index(shard_id)
 
     def source_rank(self, position: int) -> int:
         """The queries are split among all ranks, keys and values among groups of ranks."""

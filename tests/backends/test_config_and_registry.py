@@ -1,0 +1,128 @@
+"""config.json and the names in it: wrong types, unknown names, and methods that claim one config."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from backends.native import registry
+from backends.native.config import ModelConfig, read_config
+from backends.native.errors import ConfigError, UnknownNameError
+from backends.native.layers.rotary import RopeParameters
+from backends.native.models.qwen3_next import Qwen3NextConfig, tiny_config
+from backends.native.registry import architecture_module, declared, quantization_config
+
+
+def model_config(**changes):
+    return ModelConfig.from_fields(tiny_config() | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": "256"}, "hidden_size is '256', expected int"),
+        ({"hidden_size": True}, "hidden_size is True, expected int"),
+        ({"hidden_size": None}, "hidden_size is absent, expected int"),
+        ({"norm_topk_prob": 1}, "norm_topk_prob is 1, expected bool"),
+        ({"mlp_only_layers": [0, "1"]}, "mlp_only_layers is '1', expected int"),
+        ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6', expected float"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', expected 'silu'"),
+        ({"layer_types": ["full_attention"]}, "layer_types has 1 entries, expected 4"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type is 'yarn', expected 'default'"),
+        ({"rope_parameters": [1]}, "rope_parameters is .1., expected an object"),
+    ],
+)
+def test_a_wrong_field_is_an_error_that_names_it(changes, message):
+    with pytest.raises(ConfigError, match=f"config.json: {message}"):
+        Qwen3NextConfig.from_model_config(model_config(**changes))
+
+
+def test_a_null_field_takes_its_default_and_a_whole_number_is_a_float():
+    config = Qwen3NextConfig.from_model_config(model_config(mlp_only_layers=None, rope_theta=500))
+    assert config.mlp_only_layers == ()
+    assert config.rope.rope_theta == 500.0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_theta": 5e5, "partial_rotary_factor": 0.5},
+        {"rope_parameters": {"rope_theta": 5e5, "partial_rotary_factor": 0.5, "rope_type": "default"}},
+        {"rope_theta": 1.0, "rope_parameters": {"rope_theta": 5e5, "partial_rotary_factor": 0.5}},
+    ],
+)
+def test_both_spellings_of_rope_are_read_and_the_nested_one_wins(fields):
+    assert RopeParameters.from_fields(fields, partial_rotary_factor=0.25) == RopeParameters(5e5, 0.5)
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_the_dtype_is_read_under_both_of_its_names(key):
+    fields = {name: value for name, value in tiny_config().items() if name != "dtype"}
+    assert ModelConfig.from_fields(fields | {key: "float16"}).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": []}, r"architectures is \[\], expected one name"),
+        ({"architectures": None}, "architectures is absent"),
+        ({"dtype": "int8"}, "dtype 'int8' is not supported"),
+        ({"quantization_config": "fp8"}, "quantization_config is 'fp8', expected an object"),
+    ],
+)
+def test_a_wrong_shared_field_is_an_error(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        model_config(**changes)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "holds a list"), (None, "cannot be read")])
+def test_an_unreadable_config_is_an_error_that_names_the_file(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=f"config.json {message}"):
+        read_config(tmp_path)
+
+
+def test_a_config_is_read_from_its_folder(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(tiny_config()))
+    assert read_config(tmp_path).architecture == "Qwen3NextForCausalLM"
+
+
+def test_an_unknown_architecture_is_answered_with_the_nearest():
+    with pytest.raises(
+        UnknownNameError, match=r"'Qwen3NextForCasualLM' is not known.\n.*did you mean Qwen3NextForCausalLM"
+    ):
+        architecture_module("Qwen3NextForCasualLM")
+
+
+def test_an_unknown_method_is_answered_with_the_nearest_and_all_known_ones():
+    with pytest.raises(UnknownNameError, match=r"quant_method 'fp88' is not known.\n.*did you mean fp8.*Known: fp8"):
+        quantization_config(model_config(quantization_config={"quant_method": "fp88"}), {}, {})
+
+
+def test_a_known_method_that_does_not_claim_the_config_says_what_it_wants():
+    with pytest.raises(ConfigError, match=r"no method claims .*'fp8': Fp8Config wants weight_block_size"):
+        quantization_config(model_config(quantization_config={"quant_method": "fp8"}), {}, {})
+
+
+def test_a_quantization_config_without_a_method_is_an_error():
+    with pytest.raises(ConfigError, match=r"no method claims .* with quant_method None"):
+        quantization_config(model_config(quantization_config={"bits": 8}), {}, {})
+
+
+def test_two_methods_that_claim_one_config_are_both_named(monkeypatch):
+    one = registry._config_class("fp8")
+    two = type("OtherConfig", (one,), {"__module__": "other"})
+    monkeypatch.setattr(registry, "declared", lambda *_: {"fp8": ("fp8",), "other": ("fp8",)})
+    monkeypatch.setattr(registry, "_config_class", {"fp8": one, "other": two}.__getitem__)
+    with pytest.raises(ConfigError, match="fp8:Fp8Config and other:OtherConfig both claim"):
+        quantization_config(
+            model_config(quantization_config={"quant_method": "fp8", "weight_block_size": [1, 1]}), {}, {}
+        )
+
+
+def test_a_plugin_is_a_file_that_declares_what_it_is_for():
+    assert declared("models", "ARCHITECTURES") == {"qwen3_next": ("Qwen3NextForCausalLM",)}
+    assert declared("quantization", "QUANT_METHODS") == {"fp8": ("fp8",), "unquantized": (None,)}
