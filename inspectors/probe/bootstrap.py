@@ -17,16 +17,17 @@ def arm(*, is_at_startup: bool = False) -> None:
     that a host with packages of the same names keeps its own.
     """
     folder = os.environ.get("LOADSCOPE_SESSION")
-    if not folder or any(getattr(finder, "loadscope_session", None) for finder in sys.meta_path):
+    if not folder:
         return
     before = set(sys.modules)
-    try:
-        _arm(folder)
-    except Exception as error:
-        stay_out(f"the session cannot be used: {type(error).__name__}: {error} ({folder})")
-    if is_at_startup:
+    if not any(getattr(finder, "loadscope_session", None) for finder in sys.meta_path):
+        try:
+            _arm(folder)
+        except Exception as error:
+            stay_out(f"the session cannot be used: {type(error).__name__}: {error} ({folder})")
+    if is_at_startup and "inspectors.probe.agent" not in sys.modules:
         for name in set(sys.modules) - before | {"inspectors.probe.bootstrap", "inspectors.probe", "inspectors"}:
-            if name.partition(".")[0] in _OURS and "inspectors.probe.agent" not in sys.modules:
+            if name.partition(".")[0] in _OURS:
                 sys.modules.pop(name, None)
 
 

@@ -23,7 +23,7 @@ class Binding:
     def __init__(self, function: Callable[..., Any], arguments: Mapping[str, str]) -> None:
         while hasattr(function, "__wrapped__"):
             function = function.__wrapped__  # decorated, by the engine or by us: the names are those of the innermost
-        self.code = code_of(function)
+        self.function, self.code = function, code_of(function)
         self._places: dict[str, int] = {}
         self._defaults: dict[str, Any] = {}
         if self.code is not None:

@@ -66,8 +66,8 @@ def is_tensor(value: Any) -> bool:
 
 
 def type_name(value: Any) -> str:
-    """The class's own name."""
-    return type(value).__name__
+    """The own name of the value's class, or of the value where it is a class."""
+    return (value if isinstance(value, type) else type(value)).__name__
 
 
 def unobserved() -> contextlib.AbstractContextManager[Any]:
