@@ -13,7 +13,7 @@ from workbench.errors import INCOMPLETE, UserError
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.usage = f"{parser.prog} [options] -- CMD…"
     parser.add_argument(
-        "--engine", action="append", default=[], metavar="NAME", help="an engine to watch for (repeatable; default: all)"
+        "--engine", action="append", default=[], metavar="NAME", help="an engine to expect (repeatable; default: all)"
     )
     parser.add_argument(
         "--adapter",

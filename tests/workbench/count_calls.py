@@ -1,0 +1,62 @@
+"""Counts what the native stack does while it loads a checkpoint, by Python's own profiler and no code of the probe.
+
+Run as a program: `count_calls.py MODEL TP`; prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections import Counter
+from types import FrameType
+from typing import Any
+
+from backends.native import weights
+from backends.native.loader import LoadOptions, load
+from backends.native.quantization.skip import is_layer_skipped
+
+CALLER = weights.load_model_weights.__code__
+
+
+class Profile:
+    """One per process; the ranks take turns, so plain counting is enough."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.loading: dict[int, Any] = {}
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code is is_layer_skipped.__code__:
+            self.counts["skip_decisions"] += 1
+        is_loader = frame.f_back is not None and frame.f_back.f_code is CALLER and "loaded_weight" in frame.f_locals
+        if event == "call" and is_loader:
+            self.counts["weight_loader_calls"] += 1
+            self.loading[threading.get_ident()] = frame.f_locals["loaded_weight"]
+        elif event == "return" and is_loader:
+            self.loading.pop(threading.get_ident(), None)
+        elif event == "c_call" and getattr(argument, "__name__", "") == "narrow":
+            self.narrowed(argument.__self__)
+
+    def narrowed(self, tensor: Any) -> None:
+        """A split is a narrow of the checkpoint's tensor, or of a view of it, and not of the parameter."""
+        source = self.loading.get(threading.get_ident())
+        if source is not None and tensor.untyped_storage().data_ptr() == source.untyped_storage().data_ptr():
+            self.counts["shard_splits"] += 1
+
+
+def main(model: str, tp_size: int) -> None:
+    """Load once under the profile and print the counts."""
+    profile = Profile()
+    threading.setprofile(profile)
+    sys.setprofile(profile)
+    loaded = load(model, LoadOptions(tp_size=tp_size))
+    sys.setprofile(None)
+    threading.setprofile(None)
+    parameters = [parameter for rank in loaded.models for _, parameter in rank.named_parameters()]
+    elements = sum(parameter.numel() for parameter in parameters)
+    print(json.dumps({**profile.counts, "parameters": len(parameters), "elements": elements}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
