@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,6 +163,13 @@ class Session:
             for number, (first, last) in bounds.items()
             for event in self._streams[number].page(first, last)
         }
+
+    def events(self, positions: Sequence[int]) -> list[Event]:
+        """The events at these positions, in order of position; positions that do not exist are left out."""
+        wanted = sorted({p for p in positions if 0 <= p < len(self)})
+        if not self._order.is_merged:
+            return self._streams[0].pick([p + 1 for p in wanted]) if wanted else []
+        return [event for position in wanted for event in self.page(position, position + 1)]
 
     def event(self, position: int) -> Event:
         """The event at a position. SessionError when there is none."""

@@ -7,13 +7,19 @@ from math import log1p
 from sessions.session import Session
 from sessions.summary import STAGE_KINDS, bounds
 
+_STAGED = frozenset(kind for kinds in STAGE_KINDS.values() for kind in kinds)
+
 
 def span_ns(session: Session) -> tuple[int, int]:
-    """The first and the last moment of the session (monotonic ns); (0, 0) when nothing is recorded."""
+    """The first and the last moment of the load (monotonic ns); (0, 0) when nothing is recorded.
+
+    The start of the process and its imports come before the first stage: they would be most of the line.
+    """
     rollups = [row for stream in session.streams for row in stream.rollup()]
     if not rollups:
         return 0, 0
-    return min(row[2] for row in rollups), max(row[3] for row in rollups)
+    begins = [row[2] for row in rollups if row[0] in _STAGED] or [row[2] for row in rollups]
+    return min(begins), max(row[3] for row in rollups)
 
 
 def density(session: Session, width: int) -> list[float]:
@@ -28,7 +34,7 @@ def density(session: Session, width: int) -> list[float]:
     scale = width / max(end - begin, 1)
     for stream in session.streams:
         for _, count, first, last in stream.rollup():
-            left = min(int((first - begin) * scale), width - 1)
+            left = max(0, min(int((first - begin) * scale), width - 1))
             right = max(left, min(int((last - begin) * scale), width - 1))
             for cell in range(left, right + 1):
                 cells[cell] += count / (right - left + 1)

@@ -203,6 +203,29 @@ class Stream:
             bodies.update(self._raw_bodies(self.name(number), first, last))
         return [self._event(row, bodies.get(row[0])) for row in rows]
 
+    def pick(self, seqs: list[int]) -> list[Event]:
+        """The events with these seqs, in seq order."""
+        out: list[Event] = []
+        wanted = sorted(set(seqs))
+        while wanted:
+            near = [seq for seq in wanted[:BATCH] if seq < wanted[0] + 4 * BATCH]
+            dense = near[-1] - near[0] < 4 * len(near)
+            if dense:
+                kept = set(near)
+                out += [event for event in self.page(near[0], near[-1]) if event.seq in kept]
+            else:
+                for seq in near:
+                    out += self.page(seq, seq)
+            wanted = wanted[len(near) :]
+        return out
+
+    def envelopes(self, first: int, last: int) -> Iterator[tuple[int, str, int, int, int | None]]:
+        """(seq, kind, parent, rank, dur_ns) of the events with seq `first`..`last`."""
+        rows = self.rows("SELECT seq, kind, parent, rank, dur_ns FROM event WHERE seq BETWEEN ? AND ?", (first, last))
+        names = {number: self.name(number) for number in {row[1] for row in rows}}
+        for seq, kind, parent, rank, dur_ns in rows:
+            yield seq, names[kind], _whole(parent), _whole(rank), dur_ns
+
     def _raw_bodies(self, kind: str, first: int, last: int) -> Iterator[tuple[object, Raw]]:
         layout = self._layouts.get(kind)
         if layout is None:

@@ -1,0 +1,88 @@
+"""The words of timeline rows: full name, short label, shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from inspectors.probe.events import (
+    Body,
+    CheckpointOpened,
+    EngineFound,
+    ForwardRan,
+    InspectorFaulted,
+    KernelLaunched,
+    LoaderCalled,
+    MethodSelected,
+    ModelLoaded,
+    ProcessStarted,
+    RecordingCapped,
+    ShardSplit,
+    SkipDecided,
+    StageFailed,
+    TracepointMissing,
+    WeightsMapped,
+    WeightWritten,
+)
+
+_AXES = {0: "rows", 1: "columns"}
+
+
+def name_of(body: Body) -> str:
+    """The full name of what an event is about."""
+    for field in ("checkpoint_name", "parameter", "module", "name", "model_class"):
+        value = getattr(body, field, "")
+        if value:
+            return str(value)
+    return ""
+
+
+def shard_of(body: Body) -> str:
+    """What the caller asked to fill: the shard id and the expert, "" when there is neither."""
+    if not isinstance(body, LoaderCalled):
+        return ""
+    shard = body.shard_id[1:-1] if body.shard_id[:1] == "'" else body.shard_id
+    return ", ".join(part for part in (shard, str(body.expert_id) if body.expert_id >= 0 else "") if part)
+
+
+def cut_text(dim: int, start: int, length: int, size: int) -> str:
+    """A slice in words: "rows 192–383 of 768"."""
+    axis = _AXES.get(dim, f"dim {dim}")
+    of = f" of {size:,}" if size else ""
+    if length == 1:
+        return f"{axis.removesuffix('s') if dim in _AXES else axis} {start:,}{of}"
+    return f"{axis} {start:,}–{start + length - 1:,}{of}" if length else f"{axis} none{of}"
+
+
+def label_of(kind: str, body: Body, layer: str, count: int) -> str:
+    """The short text of a row; `layer` is the layer row it stands under, whose name is left out."""
+    if kind in _COUNTED:
+        return f"{count:,} {_COUNTED[kind]}"
+    told = _TOLD.get(type(body))
+    if told is not None:
+        return told(body)
+    name = name_of(body)
+    short = name.removeprefix(f"{layer}.") if layer else name
+    if isinstance(body, SkipDecided):
+        return f"{short} {'skipped' if body.is_skipped else 'not skipped'}"
+    if isinstance(body, MethodSelected):
+        return f"{short} {body.method}"
+    return short or kind
+
+
+_COUNTED = {"tensor.listed": "tensors listed", "parameter.registered": "parameters registered"}
+_TOLD: dict[type[Body], Callable[[Any], str]] = {
+    ShardSplit: lambda b: cut_text(b.dim, b.start, b.length, b.size),
+    WeightWritten: lambda b: f"wrote {b.elements:,} elements",
+    KernelLaunched: lambda b: str(b.name),
+    ProcessStarted: lambda b: f"process {b.pid} started",
+    EngineFound: lambda b: f"{b.engine} {b.version}".strip(),
+    CheckpointOpened: lambda b: f"{b.tensors:,} tensors in {b.files} files",
+    StageFailed: lambda b: f"{b.error.rpartition('.')[2]}: {b.message}".splitlines()[0],
+    WeightsMapped: lambda b: f"{b.model_class}.load_weights",
+    ForwardRan: lambda b: f"{b.phase or 'forward'} {b.tokens} token{'' if b.tokens == 1 else 's'}",
+    ModelLoaded: lambda b: f"{b.parameters:,} parameters loaded",
+    TracepointMissing: lambda b: f"not seen: {b.target}",
+    InspectorFaulted: lambda b: f"inspector {b.inspector} ended: {b.error}",
+    RecordingCapped: lambda b: f"recording ended at {b.limit} {b.value:,}",
+}
