@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class CheckpointInspector:
 
     stages = frozenset({"checkpoint.open", "tensor.read"})
     level = "calls"
-    tracepoints: tuple[Tracepoint, ...] = ()
+    tracepoints: Sequence[Tracepoint] = ()
 
     def start(self, probe: Probe) -> None:
         """Nothing to prepare."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from inspectors.probe.agent import Probe
@@ -16,7 +17,7 @@ class DecisionsInspector:
 
     stages = frozenset({"method.select"})
     level = "calls"
-    tracepoints: tuple[Tracepoint, ...] = ()
+    tracepoints: Sequence[Tracepoint] = ()
 
     def start(self, probe: Probe) -> None:
         """Nothing to prepare."""

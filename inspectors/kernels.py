@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 from inspectors.probe.agent import Probe
@@ -34,7 +35,7 @@ class KernelsInspector:
 
     stages = frozenset({"forward.run", "kernel.launch"})
     level = "calls"
-    tracepoints = (
+    tracepoints: Sequence[Tracepoint] = (
         Tracepoint("kernel.launch", "kernel.launched", "triton.runtime.jit:JITFunction.run", _LAUNCH),
         Tracepoint("kernel.launch", "kernel.launched", "triton.runtime.interpreter:InterpretedFunction.run", _LAUNCH),
     )
@@ -66,6 +67,7 @@ class KernelsInspector:
 
     def failed(self, call: Call, error: BaseException) -> None:
         """Stop watching; the error itself is recorded by the probe."""
+        del error
         self.leave(call)
 
     # --- one forward pass
@@ -94,7 +96,7 @@ class KernelsInspector:
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator; an operator of a library gets an open span, since launches may lie inside it."""
-        if self._probe.is_ours or self not in self._probe.inspectors or not hasattr(func, "_schema"):
+        if self._probe.is_ours or not self._probe.has(self) or not hasattr(func, "_schema"):
             return func(*args, **kwargs)
         call, opened = self._state.forward, 0
         rank = call.rank if call is not None else -1
@@ -161,8 +163,8 @@ class KernelsInspector:
         try:
             known = self._named.get(model)
             if known is None:
-                named = getattr(model, "named_modules", dict)()
-                known = self._named[model] = {id(module): name for name, module in dict(named).items()}
+                named: Any = getattr(model, "named_modules", tuple)()
+                known = self._named[model] = {id(module): name for name, module in named}
         except TypeError:  # a model of a toy engine that cannot be held weakly
             known = {}
         return known
@@ -185,12 +187,12 @@ class KernelsInspector:
                     hook.remove()
                 self._hooks = []
 
-    def _enters_module(self, module: Any, args: Any) -> None:
+    def _enters_module(self, module: Any, _args: Any) -> None:
         state = self._state
         if state.forward is not None:
             state.modules.append(state.names.get(id(module), ""))
 
-    def _leaves_module(self, module: Any, args: Any, output: Any) -> None:
+    def _leaves_module(self, _module: Any, _args: Any, _output: Any) -> None:
         if self._state.modules:
             self._state.modules.pop()
 

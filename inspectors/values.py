@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inspectors.probe.agent import Probe
 from inspectors.probe.call import Call
 from inspectors.probe.events import ValueSummarized
@@ -14,7 +16,7 @@ class ValuesInspector:
 
     stages = frozenset({"weight.load"})
     level = "values"
-    tracepoints: tuple[Tracepoint, ...] = ()
+    tracepoints: Sequence[Tracepoint] = ()
 
     def start(self, probe: Probe) -> None:
         """Nothing to prepare."""

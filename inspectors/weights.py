@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -55,7 +55,7 @@ class WeightsInspector:
 
     stages = frozenset({"tensor.read", "weights.create", "weight.map", "weight.load", "weights.process", "model.ready"})
     level = "calls"
-    tracepoints: tuple[Tracepoint, ...] = ()
+    tracepoints: Sequence[Tracepoint] = ()
 
     def start(self, probe: Probe) -> None:
         """Forget everything of an earlier probe."""
@@ -91,6 +91,7 @@ class WeightsInspector:
 
     def failed(self, call: Call, error: BaseException) -> None:
         """Close what is open; the error itself is recorded by the probe."""
+        del error
         if call.tracepoint.shows == "loader.called":
             self._loaded(call, "raised")
         elif call.tracepoint.shows == "model.loaded":

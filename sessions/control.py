@@ -89,10 +89,12 @@ class Control:
             self._connection.close()  # the host went first
         self._connection.close()
 
-    def __enter__(self) -> Control:
+    def __enter__(self) -> Control:  # noqa: PYI034 - `Self` is of Python 3.11
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _ask(self, request: dict[str, Any], seconds: float = 0.0) -> dict[str, Any]:

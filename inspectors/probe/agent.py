@@ -241,6 +241,10 @@ class Probe:
         """Code of ours in a host thread: its calls are not observed, its faults disable the inspector."""
         return _Guard(self, self._state, inspector)
 
+    def has(self, inspector: Inspector) -> bool:
+        """True until the inspector faults."""
+        return inspector in self.inspectors
+
     @property
     def is_ours(self) -> bool:
         """True while this thread runs code of the probe."""

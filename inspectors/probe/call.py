@@ -105,13 +105,14 @@ class ReturnWatch:
         self.locals: Mapping[str, Any] = {}
         self.line = 0
 
-    def __enter__(self) -> ReturnWatch:
+    def start(self) -> None:
+        """Watch this thread from here on."""
         self._before = sys.getprofile()
         if self._before is None or callable(self._before):
             sys.setprofile(self._see)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Give the host its own profiler back."""
         if self._before is None or callable(self._before):
             sys.setprofile(self._before)
 

@@ -11,7 +11,7 @@ from typing import Any
 from inspectors.probe.events import Body, SkipDecided, StageFailed
 
 _TOKEN = re.compile(r"""\s*(?:(?P<text>"[^"]*"|'[^']*')|(?P<sign>!=|<=|>=|[=~<>()])|(?P<word>[^\s=~<>()!"']+))""")
-_SIGNS = {
+_SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b, ">": lambda a, b: a > b,
     "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b,
 }  # fmt: skip

@@ -114,14 +114,22 @@ class ControlServer:
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             asked = json.loads(line)
-            if not isinstance(asked, dict):
-                raise RequestError("a request is an object with a key 'do'")
-            do = _REQUESTS.get(str(asked.get("do")))
-            if do is None:
-                raise RequestError(f"unknown request {asked.get('do')!r}; known are {', '.join(_REQUESTS)}")
+            do = _request(asked)
             return {"ok": True, **do(self._gate, asked)}
         except Exception as error:
             return {"ok": False, "error": f"{error}" if isinstance(error, ValueError) else repr(error)}
+
+
+_Do = Callable[["Gate", dict[str, Any]], dict[str, Any]]
+
+
+def _request(asked: object) -> _Do:
+    if not isinstance(asked, dict):
+        raise RequestError("a request is an object with a key 'do'")
+    do = _REQUESTS.get(str(asked.get("do")))
+    if do is None:
+        raise RequestError(f"unknown request {asked.get('do')!r}; known are {', '.join(_REQUESTS)}")
+    return do
 
 
 def _run(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:
@@ -154,16 +162,17 @@ def _inspect(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:
 _WINDOW = {"row": 0, "column": 0, "rows": 8, "columns": 8}
 
 
-def _done(act: Callable[[Gate], None]) -> Callable[[Gate, dict[str, Any]], dict[str, Any]]:
+def _done(act: Callable[[Gate], None]) -> _Do:
     def do(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:
+        del asked
         act(gate)
         return {}
 
     return do
 
 
-_REQUESTS: dict[str, Callable[[Gate, dict[str, Any]], dict[str, Any]]] = {
-    "state": lambda gate, asked: gate.state(),
+_REQUESTS: dict[str, _Do] = {
+    "state": lambda gate, _: gate.state(),
     "wait": lambda gate, asked: gate.wait(float(asked.get("seconds", 10.0))),
     "run": _run,
     "breakpoints": _set_breakpoints,

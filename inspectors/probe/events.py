@@ -228,7 +228,7 @@ class LoaderCalled(Body):
 
 @dataclass(frozen=True)
 class ShardSplit(Body):
-    """A loader cut the checkpoint tensor: `length` of `size` along `dim`, from `start` (of the tensor as cut so far)."""
+    """A loader cut the checkpoint tensor: `length` of `size` along `dim`, from `start`, of the tensor as cut so far."""
 
     kind: ClassVar[str] = "shard.split"
     stage: ClassVar[str] = "shard.split"

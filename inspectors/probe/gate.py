@@ -117,7 +117,7 @@ class Gate:
             self._hold(Pause(seq, _why(self._conditions, hit), hit, 0, getattr(self._in_call, "at_hand", None)))
 
     def _on_event(self, seq: int, body: Body, rank: int) -> None:
-        if isinstance(body, ProcessStarted) or not body.stage and not isinstance(body, StageFailed):
+        if isinstance(body, ProcessStarted) or (not body.stage and not isinstance(body, StageFailed)):
             return
         is_breaking = isinstance(body, _BREAKING)
         if self._until != "any" and not (is_breaking and self._conditions):
@@ -129,6 +129,7 @@ class Gate:
             self._hold(Pause(seq, why, hit, 0, getattr(self._in_call, "at_hand", None)))
 
     def _on_end(self, seq: int, body: Body, rank: int) -> None:
+        del body, rank
         if self._until == "out" and seq == self._last.enclosing:
             self._hold(Pause(seq, "step"))
 

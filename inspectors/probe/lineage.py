@@ -42,7 +42,7 @@ class View:
 
 @dataclass(frozen=True)
 class Box:
-    """A view as a plain box of its base. `order` lists, along the base's dimensions, which view dimension runs there."""
+    """A view as a plain box of its base. `order` names, along the base's dimensions, the view dimension running there."""
 
     start: Sizes
     length: Sizes
@@ -55,7 +55,8 @@ def box_of(view: View, base: View) -> Box | None:
     if view.storage != base.storage or view.item_bytes != base.item_bytes:
         return None
     dims = sorted((d for d, n in enumerate(base.sizes) if n > 1), key=lambda d: -base.strides[d])
-    start, length, order = [0] * len(base.sizes), [1] * len(base.sizes), {}
+    start, length = [0] * len(base.sizes), [1] * len(base.sizes)
+    order: dict[int, int] = {}
     rest = view.offset - base.offset
     for d in dims:
         start[d], rest = divmod(rest, base.strides[d]) if base.strides[d] else (0, rest)
@@ -132,7 +133,7 @@ class Buffer:
 
 
 def _plain_dims(view: View, base: View) -> dict[int, int] | None:
-    """base dimension → the one view dimension that runs along it; None when a view dimension runs along several."""
+    """Base dimension → the one view dimension that runs along it; None when a view dimension runs along several."""
     box = box_of(view, base)
     if box is None:
         return None

@@ -29,6 +29,7 @@ class LoaderProxy:
         self.__dict__["_original"], self.__dict__["_forward"] = original, forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the loader, watched."""
         return self.__dict__["_forward"](*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -78,6 +79,7 @@ class LoaderBinding(Binding):
         self._names = (*names, "param", "loaded_weight")[:2] if len(names) < 2 else names[:2]
 
     def value(self, call: Call, name: str) -> Any:
+        """See `Binding.value`; the names are parameter, tensor, shard_id and expert_id."""
         if name in {"parameter", "tensor"}:
             wanted = self._names[name == "tensor"]
             place = int(name == "tensor")

@@ -1,4 +1,4 @@
-"""Watches the operations inside one loader call: cuts of the checkpoint tensor and, for the ledger, writes of parameters."""
+"""Watches the operations inside one loader call: cuts of the checkpoint tensor and writes of parameters."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _CONSTANTS = {
     "aten::new_zeros", "aten::new_ones", "aten::new_full", "aten::scalar_tensor", "aten::arange",
 }  # fmt: skip
 _FILLS = {"aten::fill_", "aten::zero_"}
+_MADE_BEFORE = "made before the call"
 _PLACED = ("index", "scatter", "masked", "put", "set_", "resize")
 
 FindParameter = Callable[[View], "tuple[str, View] | None"]
@@ -74,15 +75,8 @@ class Ledger(SplitWatch):
         self._on_write, self._find_parameter = on_write, find_parameter
         self._buffers: dict[int, Buffer] = {}
         given = view_of(tensor)
-        self._root = given
-        self._root_note: tuple[str, ...] = ()
+        self._root, self._root_note = _root(given, noted)
         if given is not None:
-            if noted is not None and noted.storage == given.storage:
-                self._root = View(noted.storage, noted.offset, noted.sizes, noted.strides, noted.item_bytes, noted.dtype)
-            elif noted is not None and noted.sizes != given.sizes:
-                self._root_note = ("made before the call",)
-            elif noted is not None and noted.dtype != given.dtype:
-                self._root_note = (f"cast {noted.dtype} to {given.dtype}",)
             self._buffers[given.storage] = Buffer(given, is_root=True)
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -210,7 +204,8 @@ class Ledger(SplitWatch):
             return WeightWritten(parameter=name, elements=target.elements, source="unknown", operation=op)
         if source is not None:
             notes = (*self._root_note, *notes)
-        found = self._source_box(source) if source is not None and self._root_note != ("made before the call",) else None
+        is_followed = source is not None and self._root_note != (_MADE_BEFORE,)
+        found = self._source_box(source) if source is not None and is_followed else None
         if found is None:
             said = ", ".join(dict.fromkeys(notes)) or "unknown"
             return WeightWritten(name, box.start, box.length, target.elements, said, (), (), op)
@@ -221,6 +216,18 @@ class Ledger(SplitWatch):
             marks.append("transposed")
         said = ", ".join(dict.fromkeys(marks))
         return WeightWritten(name, box.start, box.length, target.elements, said, found.start, found.length, op)
+
+
+def _root(given: View | None, noted: Yielded | None) -> tuple[View | None, tuple[str, ...]]:
+    """The tensor that source boxes are boxes of, and what was done to the checkpoint tensor before the call."""
+    if given is None or noted is None:
+        return given, ()
+    if noted.storage == given.storage:
+        sizes, strides = noted.sizes, noted.strides
+        return View(noted.storage, noted.offset, sizes, strides, noted.item_bytes, noted.dtype), ()
+    if noted.sizes != given.sizes:
+        return given, (_MADE_BEFORE,)
+    return given, (f"cast {noted.dtype} to {given.dtype}",) if noted.dtype != given.dtype else ()
 
 
 def _unknown(name: str, target: View, base: View, op: str) -> WeightWritten:

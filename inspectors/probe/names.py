@@ -49,9 +49,11 @@ class TensorNames:
     def of(self, tensor: Any) -> Yielded | None:
         """The checkpoint tensor that `tensor` is, or lies in, or most likely came from."""
         for candidate in (tensor, getattr(tensor, "_base", None)):
-            held, noted = self._by_id.get(id(candidate), (None, None))
-            if held is not None and held() is candidate and candidate is not None:
-                return noted
+            known = self._by_id.get(id(candidate)) if candidate is not None else None
+            if known is not None:
+                held, noted = known
+                if held() is candidate:
+                    return noted
         address = _address(tensor)
         for held, noted in reversed(self._recent):
             if address and noted.begin <= address < noted.end and held() is not None:
@@ -66,7 +68,8 @@ def layout_of(name: str, tensor: Any) -> Yielded:
         return Yielded(name, 0, 0, 0, 0, shape_of(tensor), (), 0, "")
     offset, item, sizes = tensor.storage_offset(), tensor.element_size(), shape_of(tensor)
     begin = storage + offset * item
-    return Yielded(name, begin, begin + tensor.nbytes, storage, offset, sizes, tensor.stride(), item, dtype_name(tensor))
+    end, strides = begin + tensor.nbytes, tensor.stride()
+    return Yielded(name, begin, end, storage, offset, sizes, strides, item, dtype_name(tensor))
 
 
 def _address(tensor: Any) -> int:

@@ -128,9 +128,13 @@ def traced(site: Site, function: Callable[..., Any], binding: Binding) -> Callab
             return function(*args, **kwargs)
         try:
             if wants_locals and code is not None:
-                with ReturnWatch(code) as watch:
+                watch = ReturnWatch(code)
+                watch.start()
+                try:
                     result = function(*args, **kwargs)
-                call.locals, call.line = watch.locals, watch.line
+                finally:
+                    watch.stop()
+                    call.locals, call.line = watch.locals, watch.line
             else:
                 result = function(*args, **kwargs)
         except BaseException as error:
@@ -188,5 +192,6 @@ def _classes_of(module: ModuleType, marker: str) -> list[type]:
 
 def _with_subclasses(cls: type) -> Iterator[type]:
     yield cls
-    for subclass in list(cls.__subclasses__()):
+    subclasses: list[type] = type.__subclasses__(cls)
+    for subclass in subclasses:
         yield from _with_subclasses(subclass)

@@ -203,7 +203,7 @@ class Recorder:
                 if self._file is None:
                     self._file = StreamFile.create(self.folder / "streams")
                 self._file.write(rows, finished, self._dropped)
-            except Exception as error:  # noqa: BLE001 - whatever a disk or a value does, the host goes on
+            except Exception as error:
                 self._die(error)
 
     def _die(self, error: Exception) -> None:

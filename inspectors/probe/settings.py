@@ -33,7 +33,7 @@ class Settings:
         path = Path(folder) / "session.json"
         said = json.loads(path.read_text("utf-8"))
         if not isinstance(said, dict):
-            raise ValueError(f"{path} holds {type(said).__name__}, not an object")
+            raise ValueError(f"{path} holds {type(said).__name__}, not an object")  # noqa: TRY004 - a file's content
         level = os.environ.get("LOADSCOPE_LEVEL") or said.get("level") or "calls"
         if level not in LEVELS:
             raise ValueError(f"level {level!r} is none of {', '.join(LEVELS)}")

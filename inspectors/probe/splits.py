@@ -45,6 +45,7 @@ def _slice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -
 
 
 def _select(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Iterator[Cut]:
+    del out
     shape = shape_of(args[0])
     dim = _argument(func, args, kwargs, "dim", 0) % len(shape)
     yield Cut(dim, _argument(func, args, kwargs, "index", 0) % shape[dim], 1, shape[dim], "select")
@@ -65,7 +66,4 @@ _READERS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Iterat
     "aten::split": _split,
     "aten::split_with_sizes": _split,
     "aten::unbind": _split,
-    "aten::narrow": lambda func, args, kwargs, out: iter(
-        [Cut(args[1] % args[0].dim(), int(args[2]) % max(1, shape_of(args[0])[args[1]]), int(args[3]), shape_of(args[0])[args[1]], "narrow")]
-    ),
 }

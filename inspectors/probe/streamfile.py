@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -80,10 +81,8 @@ class _Encoder:
         for place in self._text_places:
             out[place] = self._texts[out[place]]
         for place in self._json_places:
-            try:
-                out[place] = self._jsons[out[place]]
-            except TypeError:  # a list slipped in where a tuple was meant
-                out[place] = self._texts[json.dumps(out[place], separators=(",", ":"), default=str)]
+            value = out[place]
+            out[place] = self._jsons[value if type(value) is tuple else _as_tuple(value)]
         return out
 
 
@@ -182,11 +181,13 @@ class StreamFile:
         """Mark the stream complete and fold the write-ahead log in, so that it reads from read-only media."""
         self._db.execute("UPDATE meta SET value=? WHERE key='dropped'", (str(dropped),))
         self._db.execute("UPDATE meta SET value='1' WHERE key='is_closed'")
-        try:
+        with contextlib.suppress(sqlite3.OperationalError):  # a live reader holds the log: then it stays as it is
             self._db.execute("PRAGMA journal_mode=DELETE")
-        except sqlite3.OperationalError:
-            pass  # a live reader holds the log: the file stays in WAL mode and reads as well
         self._db.close()
+
+
+def _as_tuple(value: object) -> tuple[object, ...]:
+    return tuple(value) if isinstance(value, (list, set, frozenset)) else (str(value),)
 
 
 def _free_name(folder: Path) -> Path:

@@ -24,7 +24,7 @@ __version__ = "9.1"
 '''
 
 ENGINE_PARTS = {
-    "tensors.py": '''
+    "tensors.py": """
 class Tensor:
     def __init__(self, values): self.values = list(values)
     shape = property(lambda self: (len(self.values),))
@@ -33,13 +33,13 @@ class Tensor:
 class Parameter(Tensor): pass
 class ReadOnlyParameter(Tensor):
     weight_loader = property(lambda self: self._weight_loader)
-''',
-    "ranks.py": '''
+""",
+    "ranks.py": """
 import threading
 here = threading.local()
 def rank(): return getattr(here, "rank", 0)
-''',
-    "reading.py": '''
+""",
+    "reading.py": """
 from toyengine.tensors import Tensor
 def open_checkpoint(path): return [("a.weight", [1, 2]), ("b.weight", [3, 4]), ("c.weight", [5])]
 def iterate(checkpoint, *, fail_at=None):
@@ -47,17 +47,17 @@ def iterate(checkpoint, *, fail_at=None):
         if name == fail_at:
             raise OSError(f"cannot read {name}")
         yield name, Tensor(values)
-''',
-    "loading.py": '''
+""",
+    "loading.py": """
 def default_loader(param, loaded_weight): param.values[:] = loaded_weight.values
-''',
-    "skipping.py": '''
+""",
+    "skipping.py": """
 def is_skipped(prefix, ignored, mapping={}):
     source = "model" if prefix in mapping else "none"
     names_tried = list(mapping.get(prefix, [prefix]))
     return any(name in ignored for name in names_tried)
-''',
-    "methods.py": '''
+""",
+    "methods.py": """
 from toyengine.skipping import is_skipped as decide
 from toyengine.tensors import Parameter, ReadOnlyParameter
 class Method:
@@ -74,9 +74,9 @@ class Config:
 class PlainConfig(Config):
     @classmethod
     def method(cls, layer, prefix): decide(prefix, ["lm_head"]); return Plain()
-''',
+""",
     "models/__init__.py": "",
-    "models/toy.py": '''
+    "models/toy.py": """
 from toyengine.loading import default_loader
 from toyengine.methods import PlainConfig
 from toyengine.tensors import Parameter, ReadOnlyParameter
@@ -105,18 +105,18 @@ class Model:
             loader(params[name], loaded_weight=tensor) if name == "b.weight" else loader(params[name], tensor)
         return set(params)
     def values(self): return {name: p.values for name, p in self.named_parameters()}
-''',
-    "__main__.py": '''
+""",
+    "__main__.py": """
 import toyengine.ranks
 from toyengine.models.toy import Model
 from toyengine.reading import iterate, open_checkpoint
 model = Model()
 model.load_weights(iterate(open_checkpoint("nowhere")))
 print(model.values())
-''',
+""",
 }
 
-ADAPTER = '''
+ADAPTER = """
 from inspectors.probe.tracepoint import Engine, Tracepoint as T
 ENGINE = Engine(
     name="toy", module="toyengine", distribution="toyengine", rank="toyengine.ranks:rank", command=lambda launch: (),
@@ -124,7 +124,8 @@ ENGINE = Engine(
         T("checkpoint.open", "checkpoint.opened", "toyengine.reading:open_checkpoint"),
         T("tensor.read", "tensor.read", "toyengine.reading:iterate", {"name": "result.0", "tensor": "result.1"}),
         T("method.select", "skip.decided", "toyengine.skipping:is_skipped",
-          {"module": "prefix", "tried": "local:names_tried", "expansion_source": "local:source", "is_skipped": "result"}),
+          {"module": "prefix", "tried": "local:names_tried", "expansion_source": "local:source",
+           "is_skipped": "result"}),
         T("method.select", "method.selected", "toyengine.methods:Config+.method",
           {"module": "prefix", "config": "cls", "selected": "result"}),
         T("weights.create", "weights.created", "toyengine.methods:Method+.create_weights",
@@ -134,7 +135,7 @@ ENGINE = Engine(
           {"parameter": "param", "tensor": "loaded_weight"}),
     ),
 )
-'''
+"""
 
 INSPECTORS = ("inspectors.checkpoint", "inspectors.decisions", "inspectors.weights", "inspectors.kernels")
 
@@ -159,7 +160,7 @@ def read_stream(path: Path) -> list[Event]:
     bodies: dict[int, dict[str, Any]] = {}
     for (kind,) in db.execute("SELECT DISTINCT kind FROM field").fetchall():
         fields = db.execute("SELECT name, storage FROM field WHERE kind=? ORDER BY position", (kind,)).fetchall()
-        for seq, *values in db.execute(f'SELECT * FROM "body_{kind.replace(".", "_")}"'):
+        for seq, *values in db.execute(f'SELECT * FROM "body_{kind.replace(".", "_")}"'):  # noqa: S608 - the kinds are our own
             shown = zip(fields, values, strict=True)
             bodies[seq] = {name: value_of(storage, value, texts) for (name, storage), value in shown}
     rows = db.execute("SELECT seq, dur_ns, kind, parent, rank FROM event ORDER BY seq").fetchall()

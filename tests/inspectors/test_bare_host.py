@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = "import json, sys; print(json.dumps(sorted(sys.modules)))\n"
 
@@ -14,7 +16,8 @@ MODULES = "import json, sys; print(json.dumps(sorted(sys.modules)))\n"
 def run(toy, code: str) -> subprocess.CompletedProcess[str]:
     """A host that is not armed by its first line."""
     argv = [sys.executable, "-S", "-c", code]
-    done = subprocess.run(argv, env=toy.environment(), capture_output=True, text=True, check=False, timeout=60, cwd=toy.folder)
+    options = {"env": toy.environment(), "cwd": toy.folder, "timeout": 60}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -98,13 +101,23 @@ def test_an_engine_imported_before_arming_is_traced_as_well(toy):
     assert kinds.count("method.selected") == 1
 
 
-def test_a_broken_manifest_leaves_the_host_alone_and_says_so_in_one_line(toy, load_code):
-    (toy.session / "session.json").write_text('{"level": "everything"}')
+@pytest.mark.parametrize(
+    ("manifest", "named"),
+    [
+        ('{"level": "everything", "engines": ["toyadapter"]}', "everything"),
+        ('{"engines": []}', "names no engine"),
+        ('{"engines": ["no_such_adapter"]}', "no_such_adapter"),
+        ('{"engines": ["toyadapter"], "inspectors": ["no_such_inspector"]}', "no_such_inspector"),
+        ("{", "JSONDecodeError"),
+    ],
+)
+def test_a_broken_manifest_leaves_the_host_alone_and_says_so_in_one_line(toy, load_code, manifest, named):
+    (toy.session / "session.json").write_text(manifest)
     host = toy.run(load_code)
     assert host.code == 0
     assert host.out.startswith("{'a.weight'")
     assert host.err.count("\n") == 1
-    assert "everything" in host.err
+    assert named in host.err
 
 
 def test_the_pth_line_arms_and_leaves_no_name_of_ours(toy):
