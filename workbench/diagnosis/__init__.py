@@ -1,0 +1,1 @@
+"""Reads a session and says what is wrong: one file is one rule; the verdict orders and links what they find."""

@@ -1,0 +1,106 @@
+"""What the rules look at: the views of one session, each computed once and only when a rule asks for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+
+from inspectors.probe.events import StageFailed, TensorListed
+from sessions.checkpoint import Consumption, consumption, header
+from sessions.decisions import DecisionView, decisions
+from sessions.event import Event
+from sessions.manifest import Outcome
+from sessions.parameters import ParameterView, parameters
+from sessions.session import Session
+from workbench.diagnosis.finding import Evidence
+
+_LAYER = re.compile(r"\.\d+(?=\.|$)")
+
+
+class Case:
+    """One session under judgement."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @cached_property
+    def decisions(self) -> tuple[DecisionView, ...]:
+        """Why each module got its method, for each rank."""
+        return decisions(self.session)
+
+    @cached_property
+    def parameters(self) -> tuple[ParameterView, ...]:
+        """Every parameter of every rank, as of the end."""
+        return parameters(self.session)
+
+    @cached_property
+    def header(self) -> Mapping[str, TensorListed]:
+        """The checkpoint's tensors by name."""
+        return header(self.session)
+
+    @cached_property
+    def consumption(self) -> tuple[Consumption, ...]:
+        """What became of every checkpoint tensor."""
+        return consumption(self.session)
+
+    @cached_property
+    def failures(self) -> tuple[tuple[Event, StageFailed], ...]:
+        """The host's exceptions as they passed a tracepoint, in order."""
+        events = self.session.of_kinds("stage.failed")
+        return tuple((event, event.body) for event in events if isinstance(event.body, StageFailed))
+
+    @cached_property
+    def listed_at(self) -> Mapping[str, int]:
+        """The position at which each checkpoint tensor was listed."""
+        return {row[6]: row[0] for row in self.session.rows("tensor.listed", ("checkpoint_name",))}
+
+    @cached_property
+    def ranks_loaded(self) -> frozenset[int]:
+        """The ranks whose load ended well."""
+        return frozenset(view.rank for view in self.parameters if view.is_final)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the host ended, None when nobody wrote it."""
+        return self.session.manifest.outcome
+
+    @property
+    def has_failed(self) -> bool:
+        """True when the host failed or was killed, or an exception passed a tracepoint."""
+        is_bad = self.outcome is not None and self.outcome.state in {"failed", "killed"}
+        return is_bad or bool(self.failures)
+
+    @property
+    def is_whole(self) -> bool:
+        """True when some rank's load ended well and none failed: then what is missing will stay missing."""
+        return bool(self.ranks_loaded) and not self.has_failed
+
+    def ref(self, position: int) -> str:
+        """The reference of an event, for evidence."""
+        return self.session.event(position).ref
+
+    def evidence(self, position: int, what: str, text: str) -> Evidence:
+        """Evidence at an event."""
+        if not 0 <= position < len(self.session):
+            return Evidence(None, what, text)
+        return Evidence(position, what, text, self.ref(position))
+
+    def failure_of(self, module: str) -> tuple[Event, StageFailed] | None:
+        """The first failure inside a module."""
+        return next(((e, b) for e, b in self.failures if is_inside(b.module, module)), None)
+
+
+def is_inside(name: str, module: str) -> bool:
+    """True when a dotted name is the module or lies in it."""
+    return bool(module) and (name == module or name.startswith(f"{module}."))
+
+
+def pattern(name: str | None) -> str:
+    """A dotted name with its numbers (layers, experts) left out: what alike places have in common."""
+    return _LAYER.sub(".*", name or "")
+
+
+def leaf(name: str) -> str:
+    """The last part of a dotted name."""
+    return name.rpartition(".")[2]

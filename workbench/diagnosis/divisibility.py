@@ -1,0 +1,65 @@
+"""A size that does not divide by the quantization's block (or by the ranks): an effect, unless nothing explains it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from inspectors.probe.events import StageFailed
+from sessions.event import Event
+from workbench.diagnosis.case import Case, leaf
+from workbench.diagnosis.finding import Finding, Rule
+
+_PHRASE = re.compile(
+    r"(?:=|\bsize|\bdim\w*)?\s*(\d+)\)?\s+(?:is\s+)?not\s+(?:evenly\s+)?divisible\s+by\b[^0-9]*?(\d+)", re.I
+)
+
+
+def is_divisibility(failure: StageFailed) -> bool:
+    """True for a failure whose message says that a size does not divide."""
+    return "divisible" in failure.message.lower()
+
+
+def _judge(case: Case) -> Iterator[Finding]:
+    for event, failure in case.failures:
+        if is_divisibility(failure):
+            yield _finding(case, event, failure)
+
+
+def _finding(case: Case, event: Event, failure: StageFailed) -> Finding:
+    numbers = _PHRASE.search(failure.message)
+    size, block = (int(numbers.group(1)), int(numbers.group(2))) if numbers else (0, 0)
+    title = f"{size:,} not divisible by {block:,}" if numbers else "a size does not divide"
+    name = leaf(failure.module) or "a layer"
+    return Finding(
+        class_=RULE.class_,
+        severity="error",
+        title=f"{name}: {title}",
+        sentence=(
+            f"The host raised {leaf(failure.error)} at {failure.failed_stage or 'a watched step'}: {failure.message} "
+            "A layer that is not quantized has no blocks, so nothing would have to divide."
+        ),
+        remedy=_remedy(case, failure, size, block),
+        module=failure.module or None,
+        parameter=failure.parameter or None,
+        tensor=failure.checkpoint_name or None,
+        rank=event.rank if event.rank >= 0 else None,
+        evidence=(case.evidence(event.position, "failed", failure.message),),
+    )
+
+
+def _remedy(case: Case, failure: StageFailed, size: int, block: int) -> str:
+    tp = case.session.manifest.tp
+    fits = [n for n in range(1, tp + 1) if size and block and (size * tp) % n == 0 and size * tp // n % block == 0]
+    first = "See first whether the module should be quantized at all (decisions screen)"
+    if fits:
+        return f"{first}; if so, load with --tp {fits[-1]}, at which {size * tp // fits[-1]:,} rows are whole blocks of {block}."
+    rows = (
+        f"its {size * tp:,} rows hold no whole block of {block} at any --tp up to {tp}"
+        if size and block
+        else "no --tp helps"
+    )
+    return f"{first}: {rows}, so {leaf(failure.module) or 'it'} belongs into the ignore list of the checkpoint."
+
+
+RULE = Rule("shard/divisibility", _judge, follows=("skip-decision/fused-name", "precision/contradiction"))

@@ -1,0 +1,64 @@
+"""The host failed: an exception that no other rule tells better, or an end that no watched step saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspectors.probe.events import StageFailed
+from sessions.event import Event
+from workbench.diagnosis.case import Case, leaf
+from workbench.diagnosis.divisibility import is_divisibility
+from workbench.diagnosis.finding import Evidence, Finding, Rule
+
+
+def _judge(case: Case) -> Iterator[Finding]:
+    for event, failure in case.failures:
+        if not is_divisibility(failure):
+            yield _raised(case, event, failure)
+    outcome = case.outcome
+    if outcome is not None and outcome.state in {"failed", "killed"} and not case.failures:
+        yield _ended(case, outcome.signal or f"exit code {outcome.exit_code}")
+
+
+def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
+    place = failure.parameter or failure.module or failure.failed_stage or "a watched step"
+    evidence = [case.evidence(event.position, "failed", f"{leaf(failure.error)}: {failure.message}")]
+    if failure.call:
+        call = case.session.position(event.stream, failure.call)
+        evidence.append(case.evidence(call, "call", f"{failure.checkpoint_name or place} at {failure.failed_stage}"))
+    if failure.frames:
+        evidence.append(Evidence(None, "where", failure.frames[0]))
+    return Finding(
+        class_=RULE.class_,
+        severity="error",
+        title=f"{leaf(failure.error)} at {failure.failed_stage or 'load'}{f' of {leaf(place)}' if failure.module else ''}",
+        sentence=f"The host raised {leaf(failure.error)} while at {place}: {failure.message}",
+        remedy=(
+            f"Open the failing call ({event.ref}) in the timeline: it shows what was given and what the "
+            "parameter could take."
+        ),
+        module=failure.module or None,
+        parameter=failure.parameter or None,
+        tensor=failure.checkpoint_name or None,
+        rank=event.rank if event.rank >= 0 else None,
+        evidence=tuple(evidence),
+    )
+
+
+def _ended(case: Case, how: str) -> Finding:
+    count = case.session.log_count
+    lines = [line.text.strip() for line in case.session.log_lines(max(0, count - 8), count)]
+    last = next((line for line in reversed(lines) if line), "")
+    position = len(case.session) - 1
+    evidence = [case.evidence(position, "last event", case.session.event(position).kind)] if position >= 0 else []
+    return Finding(
+        class_=RULE.class_,
+        severity="error",
+        title=f"the host ended with {how}",
+        sentence=f"The host ended with {how} outside of every watched step{f'; its last line: {last}' if last else ''}.",
+        remedy="Read the end of the host's log (l); a signal without a message is often the system's out-of-memory killer.",
+        evidence=(*evidence, *([Evidence(None, "log", last)] if last else [])),
+    )
+
+
+RULE = Rule("host/failed", _judge, follows=("skip-decision/fused-name", "precision/contradiction"))

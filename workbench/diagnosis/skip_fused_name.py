@@ -1,0 +1,146 @@
+"""A module that the ignore list names (or whose parts it names) was quantized, because its fused name hid it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sessions.decisions import DecisionView
+from sessions.modules import FUSED
+from workbench.diagnosis.case import Case, leaf
+from workbench.diagnosis.finding import Evidence, Finding, Rule
+
+
+def hidden_entry(decision: DecisionView) -> int:
+    """The index of the list entry that names a quantized module, or all but its parts, yet was not compared; -1."""
+    if decision.is_skipped is not False or decision.is_stored_quantized:
+        return -1
+    tried = set(decision.tried)
+    for place, entry in enumerate(decision.ignored):
+        if entry == decision.module and entry not in tried:
+            return place
+    if tried <= {decision.module}:
+        wanted = _parts(decision.module)
+        places = [n for n, entry in enumerate(decision.ignored) if entry in wanted]
+        return places[0] if places and len(places) == len(wanted) else -1
+    return -1
+
+
+def _parts(module: str) -> tuple[str, ...]:
+    prefix = module.rpartition(".")[0]
+    return tuple(f"{prefix}.{part}" if prefix else part for part in FUSED.get(leaf(module), ()))
+
+
+def _judge(case: Case) -> Iterator[Finding]:
+    for decision in case.decisions:
+        entry = hidden_entry(decision)
+        if entry >= 0:
+            yield (
+                _expanded(case, decision, entry)
+                if decision.ignored[entry] == decision.module
+                else _whole(case, decision, entry)
+            )
+
+
+def _expanded(case: Case, decision: DecisionView, entry: int) -> Finding:
+    name = leaf(decision.module)
+    parts = [leaf(tried) for tried in decision.tried]
+    table = {"fallback": "the fallback table of fused names", "model": "the model's packed_modules_mapping"}.get(
+        decision.expansion_source, "a table of fused names"
+    )
+    return Finding(
+        class_=RULE.class_,
+        severity="error",
+        title=f"{name} is in the skip list, yet quantized",
+        sentence=(
+            f"The fused name {name} was expanded ({name} -> {', '.join(parts)}) from {table} into parts that this "
+            f"checkpoint does not have, so entry {entry} of the list, which has the exact name, was never tried"
+            f"{_header_says(decision)}."
+        ),
+        remedy=_remedy(decision, name),
+        module=decision.module,
+        tensor=decision.header[0].name if decision.header else None,
+        rank=decision.rank,
+        evidence=_evidence(case, decision, entry, f"entry {entry} has the exact name, never tried"),
+        steps=_steps(case, decision, entry, f"looked for {' and '.join(parts)}"),
+    )
+
+
+def _whole(case: Case, decision: DecisionView, entry: int) -> Finding:
+    name = leaf(decision.module)
+    parts = [leaf(part) for part in _parts(decision.module)]
+    return Finding(
+        class_=RULE.class_,
+        severity="error",
+        title=f"the parts of {name} are in the skip list, yet it is quantized",
+        sentence=(
+            f"The list names {', '.join(parts)}, but {name} was not expanded into its parts, so only the fused name was "
+            f"compared and no entry matched{_header_says(decision)}."
+        ),
+        remedy=f"Give the model's packed_modules_mapping the entry {name} -> {', '.join(parts)}.",
+        module=decision.module,
+        tensor=decision.header[0].name if decision.header else None,
+        rank=decision.rank,
+        evidence=_evidence(case, decision, entry, f"entry {entry} names the part {parts[0]}"),
+        steps=_steps(case, decision, entry, f"looked for {name} only"),
+    )
+
+
+def _remedy(decision: DecisionView, name: str) -> str:
+    if decision.expansion_source == "model":
+        return f"Take {name} out of the model's packed_modules_mapping, or split the entry {name} of the list into its parts."
+    return (
+        f"Take {name} out of the fallback table of fused names: leave only qkv_proj and gate_up_proj there; "
+        f"architectures that store the parts apart declare them in packed_modules_mapping."
+    )
+
+
+def _header_says(decision: DecisionView) -> str:
+    if not decision.header:
+        return ""
+    beside = "with" if any(t.companions for t in decision.header) else "with no companion"
+    return f"; the checkpoint holds {decision.header_dtype} {beside} scale"
+
+
+def _evidence(case: Case, decision: DecisionView, entry: int, says: str) -> tuple[Evidence, ...]:
+    out = [
+        case.evidence(
+            decision.position,
+            "decision",
+            f"0 of {len(decision.ignored)} matched, {len(decision.tried)} tried: {', '.join(decision.tried)}",
+        ),
+        Evidence(None, "config", f"{says}: {decision.ignored[entry]}"),
+    ]
+    for tensor in decision.header[:2]:
+        beside = f"beside it {', '.join(tensor.companions)}" if tensor.companions else "no scale beside it"
+        text = f"{tensor.dtype} {list(tensor.shape)}, {beside}: {tensor.name}"
+        out.append(case.evidence(case.listed_at.get(tensor.name, -1), "header", text))
+    failure = case.failure_of(decision.module)
+    if failure is not None:
+        out.append(case.evidence(failure[0].position, "failed", failure[1].message))
+    return tuple(out)
+
+
+def _steps(case: Case, decision: DecisionView, entry: int, looked: str) -> tuple[tuple[str, str, str], ...]:
+    created = next(
+        (
+            b
+            for b in case.session.rows("weights.created", _CREATED)
+            if b[6] == decision.module and b[5] == decision.rank
+        ),
+        None,
+    )
+    sizes = f"{list(created[7])} × {created[8]}, " if created is not None else ""
+    steps = [
+        ("config", f"entry {entry} is {leaf(decision.ignored[entry])}", "plain"),
+        ("decision", looked, "warning"),
+        ("create", f"{sizes}{decision.built}", "plain"),
+    ]
+    failure = case.failure_of(decision.module)
+    if failure is not None:
+        steps.append(("host", f"{leaf(failure[1].error)}: {failure[1].message.partition('.')[0]}", "error"))
+    return tuple(steps)
+
+
+_CREATED = ("module", "output_partition_sizes", "input_size_per_partition")
+
+RULE = Rule("skip-decision/fused-name", _judge)

@@ -1,0 +1,62 @@
+"""Elements of a parameter that two writes filled: the later one won."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sessions.coverage import grid
+from sessions.ledger import Write
+from sessions.parameters import ParameterView
+from workbench.diagnosis.case import Case
+from workbench.diagnosis.finding import Finding, Rule
+
+
+def _judge(case: Case) -> Iterator[Finding]:
+    for view in case.parameters:
+        if view.coverage.written_twice:
+            # a parameter that is first filled with a constant and then loaded is no overlap
+            real = [w for w in view.writes if "constant" not in w.source and w.elements]
+            found = grid(view.shape, [(w.start or (0,), w.length or (1,)) for w in real])
+            if found is not None and found.twice:
+                yield _finding(case, view, real, found.twice)
+
+
+def _finding(case: Case, view: ParameterView, writes: list[Write], twice: int) -> Finding:
+    first, second = _overlap(writes)
+    name = ".".join(view.name.split(".")[-2:])
+    return Finding(
+        class_=RULE.class_,
+        severity="warning",
+        title=f"part of {name} was written twice" if twice < view.elements else f"{name} was written twice",
+        sentence=(
+            f"{twice:,} of {view.elements:,} elements of {view.name} were written more than once: by "
+            f"{_said(first)}, then by {_said(second)}."
+        ),
+        remedy="Two checkpoint tensors, or two shard ids, fill the same place: compare start and length of both calls.",
+        module=view.module,
+        parameter=view.name,
+        tensor=second.checkpoint_name or None,
+        rank=view.rank,
+        evidence=(
+            case.evidence(first.at, "first", f"{_said(first)} at {list(first.start)} + {list(first.length)}"),
+            case.evidence(second.at, "second", f"{_said(second)} at {list(second.start)} + {list(second.length)}"),
+        ),
+    )
+
+
+def _said(write: Write) -> str:
+    return f"{write.checkpoint_name or 'a write outside of loader calls'}{f' as {write.shard_id}' if write.shard_id else ''}"
+
+
+def _overlap(writes: list[Write]) -> tuple[Write, Write]:
+    for n, second in enumerate(writes):
+        for first in writes[:n]:
+            if all(
+                a < b + m and b < a + k
+                for a, k, b, m in zip(first.start, first.length, second.start, second.length, strict=False)
+            ):
+                return first, second
+    return writes[0], writes[-1]
+
+
+RULE = Rule("parameter/written-twice", _judge)
