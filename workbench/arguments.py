@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
+from workbench.diagnosis.finding import SEVERITIES
 from workbench.launching import DEFAULT_LEVEL, Watch
-from workbench.outcome import NEVER, SEVERITIES
+from workbench.outcome import NEVER
 
 LEVELS = ("calls", "ledger", "values")
 
@@ -20,7 +21,7 @@ def add_fail_on(parser: ArgumentParser) -> None:
     """`--fail-on`."""
     parser.add_argument(
         "--fail-on",
-        choices=(*reversed(SEVERITIES), NEVER),
+        choices=(*SEVERITIES, NEVER),
         default="error",
         help="the least severity of a finding that gives exit code 1 (default: error)",
     )

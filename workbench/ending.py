@@ -7,8 +7,9 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from inspectors.probe.events import StageFailed
 from sessions.session import Session
-from workbench.errors import HOST_FAILED, INCOMPLETE
+from workbench.errors import HOST_FAILED, INCOMPLETE, UserError, tell
 from workbench.host import Host
 from workbench.outcome import Verdict, verdict_of
 from workbench.report import report
@@ -66,14 +67,17 @@ def _explain(session: Session, verdict: Verdict) -> None:
     if verdict.exit_code == INCOMPLETE:
         _two_lines(*_why_incomplete(session))
     elif verdict.exit_code == HOST_FAILED:
-        outcome = session.manifest.outcome
-        how = (
-            f"was killed by {outcome.signal}"
-            if outcome and outcome.signal
-            else f"failed with exit code {outcome and outcome.exit_code}"
-        )
-        last = last_log_line(session)
-        _two_lines(f"the host {how}{f': {last}' if last else ''}", f"loadscope open {verdict.session}")
+        _two_lines(f"the host {_how_it_failed(session)}", f"loadscope open {verdict.session}")
+
+
+def _how_it_failed(session: Session) -> str:
+    outcome = session.manifest.outcome
+    if outcome is not None and outcome.signal:
+        return f"was killed by {outcome.signal}"
+    failures = [event.body for event in session.of_kinds("stage.failed")]
+    last = failures[-1] if failures else None
+    why = f"{last.error}: {last.message}" if isinstance(last, StageFailed) else last_log_line(session)
+    return f"failed with exit code {outcome.exit_code if outcome is not None else '?'}{f': {why}' if why else ''}"
 
 
 def _why_incomplete(session: Session) -> tuple[str, str]:
@@ -95,7 +99,7 @@ def last_log_line(session: Session) -> str:
 
 
 def _two_lines(what: str, try_: str) -> None:
-    print(f"loadscope: {what}\ntry: {try_}", file=sys.stderr)
+    tell(UserError(what, try_))
 
 
 def _say(text: str, args: Namespace) -> None:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sessions.session import Session
-from sessions.summary import Summary, summary
-from workbench.diagnosis.finding import Finding
-from workbench.diagnosis.verdict import findings
+from workbench.diagnosis.finding import SEVERITIES, Finding
 from workbench.errors import CLEAN, FINDINGS, HOST_FAILED, INCOMPLETE
 
-SEVERITIES = ("note", "warning", "error")
+if TYPE_CHECKING:
+    from sessions.summary import Summary
+
 NEVER = "never"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a session came to: its summary, its findings (root causes first), and the process's exit code."""
+    """What a session came to: its summary, its findings (root causes first), and the process's exit code.
+
+    `summary` is None and `findings` are empty where this Python has only the wheel: it is judged elsewhere then.
+    """
 
     verb: str
     outcome: str
     exit_code: int
     session: Path
-    summary: Summary
+    summary: Summary | None
     findings: tuple[Finding, ...]
     manifest_facts: dict[str, object]
 
     def as_json(self) -> dict[str, object]:
-        """The object of STYLE; a part that the session does not have is left out."""
+        """The object of `--json`; a part that the session does not have is left out."""
         said: dict[str, object] = {
             "schema": 1,
             "verb": self.verb,
@@ -37,12 +42,19 @@ class Verdict:
             "exit_code": self.exit_code,
             "session": str(self.session),
             **{key: value for key, value in self.manifest_facts.items() if value not in ("", None)},
-            "counts": asdict(self.summary.counts),
         }
+        if self.summary is None:
+            return said
+        said["counts"] = asdict(self.summary.counts)
         if self.summary.coverage is not None:
             said["coverage"] = asdict(self.summary.coverage)
         said["findings"] = [finding.as_json() for finding in self.findings]
         return said
+
+
+def can_judge() -> bool:
+    """Whether this Python has what judging needs; recording needs the standard library only."""
+    return importlib.util.find_spec("numpy") is not None
 
 
 def verdict_of(session: Session, verb: str, *, fail_on: str = "error", has_just_run: bool = True) -> Verdict:
@@ -51,7 +63,13 @@ def verdict_of(session: Session, verb: str, *, fail_on: str = "error", has_just_
     `has_just_run` is true for a verb that ran the host itself: then the host's failure decides (exit 4), and a
     session in which nothing was recorded is incomplete (exit 5). `fail_on` is the least severity that gives exit 1.
     """
-    told = findings(session)
+    told: tuple[Finding, ...] = ()
+    numbers = None
+    if can_judge():
+        from sessions.summary import summary
+        from workbench.diagnosis.verdict import findings
+
+        told, numbers = findings(session), summary(session)
     outcome, exit_code = _judged(session, told, fail_on, has_just_run=has_just_run)
     manifest = session.manifest
     facts: dict[str, object] = {
@@ -61,12 +79,13 @@ def verdict_of(session: Session, verb: str, *, fail_on: str = "error", has_just_
         "tp": manifest.tp if manifest.engine else None,
         "duration_s": manifest.outcome.duration_s if manifest.outcome is not None else None,
     }
-    return Verdict(verb, outcome, exit_code, session.path, summary(session), told, facts)
+    return Verdict(verb, outcome, exit_code, session.path, numbers, told, facts)
 
 
 def is_at_least(severity: str, fail_on: str) -> bool:
     """True when a finding of `severity` is one that the person asked to fail on."""
-    return fail_on != NEVER and SEVERITIES.index(severity) >= SEVERITIES.index(fail_on)
+    order: tuple[str, ...] = SEVERITIES
+    return fail_on != NEVER and order.index(severity) <= order.index(fail_on)
 
 
 def _judged(session: Session, told: Sequence[Finding], fail_on: str, *, has_just_run: bool) -> tuple[str, int]:

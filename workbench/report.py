@@ -22,15 +22,15 @@ def report(session: Session, verdict: Verdict) -> list[str]:
         manifest.device,
     ]
     took = f" in {manifest.outcome.duration_s:.1f} s" if manifest.outcome is not None else ""
-    lines = [
-        f"loaded    {' · '.join(filter(None, loaded))}",
-        f"outcome   {verdict.outcome}{took}",
-        f"counts    {counted(asdict(verdict.summary.counts))}",
-    ]
-    if verdict.summary.coverage is not None:
-        lines.append(f"coverage  {counted(asdict(verdict.summary.coverage))}")
-    lines += [*found(verdict.findings), f"session   {verdict.session}", f"next      loadscope open {verdict.session}"]
-    return lines
+    lines = [f"loaded    {' · '.join(filter(None, loaded))}", f"outcome   {verdict.outcome}{took}"]
+    if verdict.summary is None:
+        lines.append("judged    not here: that needs loadscope with its dependencies")
+    else:
+        lines.append(f"counts    {counted(asdict(verdict.summary.counts))}")
+        if verdict.summary.coverage is not None:
+            lines.append(f"coverage  {counted(asdict(verdict.summary.coverage))}")
+        lines += found(verdict.findings)
+    return [*lines, f"session   {verdict.session}", f"next      loadscope open {verdict.session}"]
 
 
 def counted(numbers: dict[str, int]) -> str:

@@ -12,6 +12,8 @@ from collections import Counter
 from types import FrameType
 from typing import Any
 
+import torch
+
 from backends.native import weights
 from backends.native.loader import LoadOptions, load
 from backends.native.quantization.skip import is_layer_skipped
@@ -35,14 +37,21 @@ class Profile:
             self.loading[threading.get_ident()] = frame.f_locals["loaded_weight"]
         elif event == "return" and is_loader:
             self.loading.pop(threading.get_ident(), None)
-        elif event == "c_call" and getattr(argument, "__name__", "") == "narrow":
-            self.narrowed(argument.__self__)
+        elif event == "c_call" and getattr(argument, "__name__", "") == "narrow" and is_ours(frame):
+            self.counts["shard_splits"] += self.is_of_the_checkpoint(argument.__self__)
+        elif event == "return" and frame.f_code is torch.split.__code__ and is_ours(frame.f_back):
+            pieces = len(argument) if len(argument) > 1 else 0  # one piece is the whole: nothing was cut
+            self.counts["shard_splits"] += pieces * self.is_of_the_checkpoint(frame.f_locals["tensor"])
 
-    def narrowed(self, tensor: Any) -> None:
-        """A split is a narrow of the checkpoint's tensor, or of a view of it, and not of the parameter."""
+    def is_of_the_checkpoint(self, tensor: Any) -> bool:
+        """Whether a loader of this thread was given this tensor, or one of which it is a view; a parameter is not."""
         source = self.loading.get(threading.get_ident())
-        if source is not None and tensor.untyped_storage().data_ptr() == source.untyped_storage().data_ptr():
-            self.counts["shard_splits"] += 1
+        return source is not None and tensor.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
+
+
+def is_ours(frame: FrameType | None) -> bool:
+    """Whether a call was made by the stack: torch calls itself once more in its own frames."""
+    return frame is not None and "backends" in frame.f_code.co_filename
 
 
 def main(model: str, tp_size: int) -> None:
