@@ -48,11 +48,13 @@ class Palette:
         """A copy with every role turned into its style, on the role `ground` if one is given."""
         plain = text.plain.translate(ASCII) if self.is_ascii else text.plain
         whole = self.styles["t"] + (self.styles[ground] if ground else Style())
-        spans = [Span(s.start, s.end, self.style(s.style) if isinstance(s.style, str) else s.style) for s in text.spans]
         base = self.style(text.style) if isinstance(text.style, str) and text.style else Style()
+        # A base style alone is not rendered: rich applies it only where there are spans.
+        spans = [Span(0, len(plain), whole + base)]
+        spans += [Span(s.start, s.end, self.style(s.style) if isinstance(s.style, str) else s.style) for s in text.spans]
         if ground:
             spans.append(Span(0, len(plain), self.styles[ground]))
-        return Text(plain, whole + base, no_wrap=True, end="", spans=spans)
+        return Text(plain, no_wrap=True, end="", spans=spans)
 
     def theme(self) -> Theme:
         """The same colours for the style sheet."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from workbench.tui.marks import line
-from workbench.tui.palette import HEAT_GLYPHS, HEAT_LEVELS
 from workbench.tui.paint import Lines
+from workbench.tui.palette import HEAT_GLYPHS, HEAT_LEVELS
 
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 

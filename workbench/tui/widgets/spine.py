@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from rich.text import Text
@@ -18,12 +19,16 @@ from workbench.tui.widgets.canvas import Canvas
 
 @dataclass(frozen=True)
 class SpineFacts:
-    """What a spine shows: events per cell, stages and findings as fractions of the session, and `now`."""
+    """What a spine shows: density 0 to 1, stages and findings as fractions of the session, and `now`.
+
+    `extent` is how much of the width is recorded yet.
+    """
 
     density: tuple[float, ...] = ()
     stages: tuple[tuple[float, str], ...] = ()
     marks: tuple[tuple[float, str], ...] = ()
     now: float = 1.0
+    extent: float = 1.0
 
 
 class Spine(Canvas):
@@ -48,7 +53,7 @@ class Spine(Canvas):
 
 
 def spine(facts: SpineFacts, width: int) -> Text:
-    """The density on a logarithmic scale, so that one event stays visible beside ten thousand."""
+    """The density, which is logarithmic already, so that one event stays visible beside ten thousand."""
     heights = _heights(facts.density, width)
     here = round(facts.now * (width - 1))
     marked = {round(at * (width - 1)): role for at, role in facts.marks}
@@ -66,9 +71,8 @@ def _heights(density: Sequence[float], width: int) -> list[int]:
     if not density:
         return [0] * width
     edges = [x * len(density) / width for x in range(width + 1)]
-    values = [max(density[int(a) : max(int(a) + 1, math.ceil(b))]) for a, b in zip(edges, edges[1:], strict=False)]
-    top = math.log1p(max(values)) or 1.0
-    return [round(2 + 5 * math.log1p(value) / top) if value > 0 else 0 for value in values]
+    values = [max(density[int(a) : max(int(a) + 1, math.ceil(b))]) for a, b in pairwise(edges)]
+    return [round(2 + 5 * value) if value > 0 else 0 for value in values]
 
 
 def stage_names(stages: Sequence[tuple[float, str]], width: int) -> Text:

@@ -31,13 +31,13 @@ class Tabs(Canvas):
         is_roomy = self.app.size.width >= ROOMY
         text = line()
         for letter, name in self.names:
-            self._name(text, letter, name if is_roomy else name.partition("·")[0], is_open=name == self.chosen)
+            self._label(text, letter, name if is_roomy else name.partition("·")[0], is_open=name == self.chosen)
             if name == "findings" and self.findings:
                 text.append(f" {self.findings}", self.role)
             text.append("  " if is_roomy else " ")
         return [text]
 
-    def _name(self, text: Text, letter: str, name: str, *, is_open: bool) -> None:
+    def _label(self, text: Text, letter: str, name: str, *, is_open: bool) -> None:
         text.append("▎" if is_open else " ", "a")
         at = name.find(letter)
         text.append(name[:at], "T" if is_open else "m")

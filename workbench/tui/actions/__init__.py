@@ -1,0 +1,1 @@
+"""What keys do, by group; `table.py` maps the ids of the key table to them."""

@@ -1,0 +1,63 @@
+"""The sessions a folder holds, newest first, with what the start screen says about each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from sessions.errors import SessionError
+from sessions.manifest import FILE_NAME, Manifest
+
+MOST = 200
+
+
+@dataclass(frozen=True)
+class Recent:
+    """One session folder; `problem` says why its manifest cannot be read."""
+
+    path: Path
+    manifest: Manifest
+    problem: str = ""
+
+    @property
+    def state(self) -> str:
+        """How the host ended, "running" while nobody wrote that."""
+        outcome = self.manifest.outcome
+        return outcome.state if outcome is not None else "running"
+
+    def age_seconds(self, now: datetime) -> float:
+        """How long ago it was made; 0 when its manifest does not say."""
+        try:
+            created = datetime.fromisoformat(self.manifest.created.replace("Z", "+00:00"))
+        except ValueError:
+            return 0.0
+        if created.tzinfo is None:
+            created = created.replace(tzinfo=timezone.utc)
+        return max(0.0, (now - created).total_seconds())
+
+
+def recent(folder: Path) -> list[Recent]:
+    """Every session of the folder by the time it was made; what cannot be read stays in the list with the reason."""
+    found: list[Recent] = []
+    try:
+        paths = [path for path in folder.iterdir() if (path / FILE_NAME).is_file()]
+    except OSError:
+        return []
+    for path in paths:
+        try:
+            found.append(Recent(path, Manifest.read(path)))
+        except SessionError as error:
+            found.append(Recent(path, Manifest(name=path.name), error.what))
+    return sorted(found, key=lambda one: (one.manifest.created, one.path.name), reverse=True)[:MOST]
+
+
+def size_bytes(path: Path) -> int:
+    """The bytes of all files of a session."""
+    total = 0
+    for file in path.rglob("*"):
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,151 @@
+"""An immutable picture of a session, folded by one thread; what the screens count and list comes from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from sessions.checkpoint import header
+from sessions.decisions import DecisionView, decisions
+from sessions.errors import SessionError
+from sessions.manifest import Manifest
+from sessions.parameters import ParameterView, parameters
+from sessions.session import Session
+from sessions.summary import Summary, summary
+from sessions.timeline import Timeline
+from workbench.diagnosis.finding import Finding
+from workbench.diagnosis.verdict import findings
+from workbench.errors import internal
+from workbench.places import state_folder
+from workbench.tui.kernelfold import Kernel, kernels
+from workbench.tui.spinefold import spine_facts
+from workbench.tui.widgets.spine import SpineFacts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A part of the workbench failed on this session: two lines for the pane concerned."""
+
+    what: str
+    try_: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was folded. `now` is the position everything is shown as of, -1 while nothing is recorded."""
+
+    manifest: Manifest
+    count: int = 0
+    now: int = -1
+    is_live: bool = False
+    damage: tuple[str, ...] = ()
+    log_count: int = 0
+    findings: tuple[Finding, ...] = ()
+    parameters: tuple[ParameterView, ...] = ()
+    decisions: tuple[DecisionView, ...] = ()
+    kernels: tuple[Kernel, ...] = ()
+    timeline: Timeline | None = None
+    checkpoint_tensors: int = 0
+    summary: Summary | None = None
+    spine: SpineFacts = field(default_factory=SpineFacts)
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+    generation: int = 0
+
+    @property
+    def unread(self) -> int:
+        """How many errors there are among the findings, or, without errors, warnings."""
+        errors = sum(one.severity == "error" for one in self.findings)
+        return errors or sum(one.severity == "warning" for one in self.findings)
+
+
+class Folding:
+    """Folds one session again and again; a part that fails becomes a fault and the other parts go on."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._faults: dict[str, Fault] = {}
+        self._generation = 0
+        self._timeline: Timeline | None = None
+
+    def fold(self, now: int | None) -> Snapshot:
+        """The snapshot as of position `now`, or of the end."""
+        session, self._faults = self._session, {}
+        self._generation += 1
+        count = len(session)
+        at = count - 1 if now is None else max(-1, min(now, count - 1))
+        until = None if at == count - 1 else at
+        is_live = is_running(session)
+        tensors = self._part("header", lambda: len(header(session)), 0)
+        progress = session.count("tensor.read") / tensors if is_live and tensors else None
+        found = self._part("findings", lambda: tuple(findings(session)), ())
+        return Snapshot(
+            manifest=session.manifest,
+            count=count,
+            now=at,
+            is_live=is_live,
+            damage=session.damage,
+            log_count=session.log_count,
+            findings=found,
+            parameters=self._part("parameters", lambda: tuple(parameters(session, until)), ()),
+            decisions=self._part("decisions", lambda: tuple(decisions(session)), ()),
+            kernels=self._part("kernels", lambda: kernels(session), ()),
+            timeline=self._part("timeline", self._timed, None),
+            checkpoint_tensors=tensors,
+            summary=self._part("summary", lambda: summary(session), None),
+            spine=self._part("spine", lambda: spine_facts(session, found, at, progress), SpineFacts()),
+            faults=dict(self._faults),
+            generation=self._generation,
+        )
+
+    def _timed(self) -> Timeline:
+        if self._timeline is None:
+            self._timeline = Timeline(self._session)
+        else:
+            self._timeline.refresh()
+        self._timeline.build()
+        return self._timeline
+
+    def _part(self, name: str, fold: Callable[[], T], otherwise: T) -> T:
+        try:
+            return fold()
+        except SessionError as error:
+            self._faults[name] = Fault(error.what, error.try_)
+        except Exception as error:  # noqa: BLE001 - a fault of one part must not take the others off the screen
+            self._faults[name] = fault_of(error)
+        return otherwise
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Two lines for the person; the traceback goes to a file in the state folder."""
+    told = internal(error, state_folder() / "errors")
+    return Fault(told.what, told.try_)
+
+
+def is_running(session: Session) -> bool:
+    """True while the host of a session can still write: no outcome is recorded and one of its processes lives."""
+    outcome = session.manifest.outcome
+    if outcome is not None and outcome.state != "running":
+        return False
+    return any(not stream.is_closed and _is_alive(stream.path) for stream in session.streams)
+
+
+def _is_alive(path: Path) -> bool:
+    pid = path.name.partition("-")[0]
+    if not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        # A child that ended but was not waited for still has a process id.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True

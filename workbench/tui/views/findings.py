@@ -1,0 +1,197 @@
+"""What is wrong: root causes with their follow-ons, the chain from cause to effect, and numbered evidence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from workbench.diagnosis.finding import Evidence, Finding
+from workbench.tui.keymap import hint
+from workbench.tui.lens import Lens, Place
+from workbench.tui.marks import line
+from workbench.tui.paint import Lines, cut, padded, paint, said, wrapped
+from workbench.tui.views.view import Leads, Page, Reading, View, blank
+from workbench.tui.widgets.longlist import Column
+
+SEVERITY = {"error": ("✗", "e"), "warning": ("▲", "w"), "note": ("•", "a")}
+TONES = {"error": "e", "warning": "w", "note": "m", "plain": "t", "": "t"}
+LOOKS = {
+    "skip.decided": "decisions",
+    "method.selected": "decisions",
+    "parameter.registered": "parameters",
+    "kernel.launched": "Kernels",
+}
+MOST_STEPS = 4
+_DOTTED = re.compile(r"\b(?:\w+\.){2,}(\w+(?:\.(?:weight|bias)\w*)?)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finding and how far below its cause it stands."""
+
+    finding: Finding
+    depth: int
+
+
+class Findings(View):
+    """A follow-on stands below its cause and is never counted twice."""
+
+    columns = (Column("finding"), Column("where", 16, keeps_end=True))
+    hints = (
+        hint("list.down list.up", "move"),
+        hint("evidence.1", "evidence"),
+        hint("follow", "first evidence"),
+        hint("trouble", "only errors"),
+        hint("copy"),
+        hint("commands"),
+        hint("help"),
+    )
+
+    def __init__(self, reading: Reading, lens: Lens) -> None:
+        super().__init__(reading, lens)
+        every = _nested(reading.snapshot.findings)
+        self.total = len(every)
+        kept = [row for row in every if lens.filter.strip("*\"' ").lower() in _searched(row.finding)]
+        self.rows = self.trouble_only(kept, lambda row: row.finding.severity == "error")
+
+    def cells(self, row: Row, width: int) -> Sequence[Text]:
+        """Glyph, number and title; follow-ons are quiet."""
+        finding = row.finding
+        glyph, role = SEVERITY.get(finding.severity, ("•", "m"))
+        if row.depth:
+            lead = paint("{f|$└ }{m|$}  {m|$}", "  " * row.depth, finding.id, finding.title)
+        else:
+            strong = "b" if finding.severity == "error" else "t"
+            lead = paint("{" + role + "|$ $}  {" + strong + "|$}", glyph, finding.id.ljust(2), finding.title)
+        return (lead, said(_where(finding), "m"))
+
+    def identity(self, row: Row) -> Hashable:
+        """The finding's number."""
+        return row.finding.id
+
+    def position(self, row: Row) -> int | None:
+        """The first event of its evidence."""
+        return next((one.position for one in row.finding.evidence if one.position is not None), None)
+
+    def above(self, width: int) -> Lines:
+        """How the first root cause came about, one column a stage."""
+        chosen = next((row.finding for row in self.rows if row.finding.steps), None)
+        return came_about(chosen, width) if chosen is not None else []
+
+    def detail(self, row: Row, width: int) -> Lines:
+        """Class, one sentence, evidence, what it explains, what to try."""
+        finding = row.finding
+        lines = [paint("{f|$ · $ · $}", finding.id, finding.severity, finding.class_)]
+        lines += [*wrapped(finding.title, width, "b"), blank(), *wrapped(finding.sentence, width)]
+        if finding.evidence:
+            lines += [blank(), said("evidence", "f")]
+            for number, evidence in enumerate(finding.evidence, 1):
+                lines += self._evidence(number, evidence, width)
+        lines += self._explains(finding, width)
+        if finding.remedy:
+            lines += [blank(), said("try", "f"), *wrapped(finding.remedy, width)]
+        seen = f"seen {finding.seen} times, same cause" if finding.seen > 1 else "seen once"
+        lines += [blank(), said(seen, "m")]
+        last = min(9, len(finding.evidence))
+        keys = (hint("evidence.1", f"to {last}: go to evidence" if last > 1 else "go to evidence"), hint("copy"))
+        return [*lines, self.reading.keys(keys if last else (hint("copy"),))]
+
+    def _evidence(self, number: int, evidence: Evidence, width: int) -> Lines:
+        event = self.reading.event(evidence.position)
+        lead = paint("{k|$} {m|$} {t|$}", number, event.ljust(5), evidence.what.ljust(9))
+        texts = wrapped(shortened(evidence.text), max(12, width - lead.cell_len - 1), "t" if event else "m")
+        first = Text.assemble(lead, " ", texts[0], no_wrap=True, end="")
+        return [first, *(Text.assemble(" " * (lead.cell_len + 1), one, no_wrap=True, end="") for one in texts[1:])]
+
+    def _explains(self, finding: Finding, width: int) -> Lines:
+        by_id = {one.id: one for one in self.reading.snapshot.findings}
+        explained = [by_id[id_] for id_ in finding.explains if id_ in by_id]
+        causes = [one for one in by_id.values() if finding.id in one.explains]
+        lines: Lines = []
+        for label, group in (("explains", explained), ("follows from", causes)):
+            if group:
+                lines += [blank(), said(label, "f")]
+                lines += [cut(paint("$  $", one.id, one.title), width) for one in group]
+        return lines
+
+    def follow(self, row: Row) -> Leads:
+        """The first evidence that is an event."""
+        return next((self.evidence(row, n) for n, e in enumerate(row.finding.evidence, 1) if e.position is not None), None)
+
+    def evidence(self, row: Row, number: int) -> Leads:
+        """Where evidence leads: the screen of its event, or a page for what is no event."""
+        if not 1 <= number <= len(row.finding.evidence):
+            return None
+        evidence = row.finding.evidence[number - 1]
+        if evidence.position is None:
+            lines = [said(f"{row.finding.id} · evidence {number} · {evidence.what}", "f"), *wrapped(evidence.text, 100)]
+            return Page(f"evidence {number}", lines)
+        kind = self.reading.session.event(evidence.position).kind
+        return Place(LOOKS.get(kind, "timeline"), position=evidence.position)
+
+    def empty(self, width: int) -> Lines:
+        """A load without findings says what was looked at."""
+        hidden = self.nothing_matches(self.total, "findings")
+        if hidden:
+            return hidden
+        if self.reading.snapshot.is_live:
+            return [said("No findings yet; the load goes on."), paint("{k|t} {m|shows where it is}")]
+        return [*wrapped("No findings. Every rule read this session and had nothing to say.", width)]
+
+
+def shortened(text: str) -> str:
+    """Dotted names without their front, because their end is what differs; `i` has them whole."""
+    return _DOTTED.sub(lambda match: "…" + match[1], text)
+
+
+def _searched(finding: Finding) -> str:
+    return f"{finding.id} {finding.severity} {finding.class_} {finding.title} {finding.module}".lower()
+
+
+def _where(finding: Finding) -> str:
+    place = finding.parameter or finding.module or finding.tensor or ""
+    short = place.removeprefix("model.")
+    return short or ("" if finding.rank is None else f"rank {finding.rank}")
+
+
+def _nested(found: Sequence[Finding]) -> list[Row]:
+    """Roots in their order, each followed by what it explains, to any depth; nothing twice."""
+    by_id = {one.id: one for one in found}
+    explained = {id_ for one in found for id_ in one.explains}
+    rows: list[Row] = []
+    seen: set[str] = set()
+
+    def add(finding: Finding, depth: int) -> None:
+        if finding.id in seen:
+            return
+        seen.add(finding.id)
+        rows.append(Row(finding, depth))
+        for id_ in finding.explains:
+            if id_ in by_id:
+                add(by_id[id_], depth + 1)
+
+    for one in found:
+        if one.id not in explained:
+            add(one, 0)
+    for one in found:
+        add(one, 0)
+    return rows
+
+
+def came_about(finding: Finding, width: int) -> Lines:
+    """One column a stage from cause to effect, with arrows between."""
+    steps = finding.steps[:MOST_STEPS]
+    room = max(10, (width - 5 * (len(steps) - 1)) // max(1, len(steps)))
+    labels, texts = line(), [wrapped(shortened(text), room, TONES.get(tone, "t"))[:3] for _, text, tone in steps]
+    rows = [line() for _ in range(max((len(one) for one in texts), default=0))]
+    for number, ((label, _, _), lines) in enumerate(zip(steps, texts, strict=True)):
+        is_last = number == len(steps) - 1
+        labels.append_text(padded(said(label, "m"), room + (0 if is_last else 5)))
+        for at, row in enumerate(rows):
+            row.append_text(padded(lines[at] if at < len(lines) else blank(), room))
+            if not is_last:
+                row.append("  →  " if at == 0 else "     ", "f")
+    return [said("how it came about", "f"), blank(), labels, *rows, blank()]
