@@ -14,6 +14,7 @@ from backends.native.kernels.reference.fp8_block_linear import dequantize_blocks
 from backends.native.loader import LoadOptions, load
 from backends.native.models import qwen3_next
 from backends.native.quantization.fp8 import E4M3_MAX, quantize_blocks, require_whole_blocks
+from backends.native.quantization.skip import is_layer_skipped
 from backends.native.registry import quantization_config
 
 QWEN3_5_PARTS = {"in_proj_ba": ("in_proj_b", "in_proj_a"), "in_proj_qkvz": ("in_proj_qkv", "in_proj_z")}
@@ -101,6 +102,21 @@ def test_the_repaired_fallback_loads_clean(tiny_fp8):
     for report in load(tiny_fp8, LoadOptions(tp_size=4, fused_fallback=repaired)).reports:
         assert report.filled == report.parameters
         assert report.never_used == ()
+
+
+@pytest.mark.parametrize("entry", ["experts", "experts.0"])
+def test_experts_are_skipped_by_their_name_or_by_that_of_the_first(as_fp8, small_config, entry):
+    config = as_fp8(small_config)
+    quantization = config["quantization_config"]
+    ignored = [*quantization["modules_to_not_convert"], f"model.layers.0.mlp.{entry}"]
+    fields = config | {"quantization_config": quantization | {"modules_to_not_convert": ignored}}
+    mapping = qwen3_next.Qwen3NextForCausalLM.packed_modules_mapping
+    method = quantization_config(ModelConfig.from_fields(fields), mapping, {})
+    skipped = {
+        layer: is_layer_skipped(f"model.layers.{layer}.mlp.experts", method.ignored_layers, mapping, {})
+        for layer in (0, 1)
+    }
+    assert skipped == {0: True, 1: False}
 
 
 @pytest.mark.parametrize("key", ["modules_to_not_convert", "ignored_layers"])

@@ -43,6 +43,7 @@ def on_ranks(size, make, *loads):
 
     def work(_rank):
         layer = make()
+        layer.weight.data.fill_(-1)  # so that an element nothing was written to shows
         for arguments in loads:
             layer.weight.weight_loader(layer.weight, *arguments)
         return layer.weight.data[:, 0].tolist()
