@@ -11,7 +11,7 @@ from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Finding, Rule
 
 _PHRASE = re.compile(
-    r"(?:=|\bsize|\bdim\w*)?\s*(\d+)\)?\s+(?:is\s+)?not\s+(?:evenly\s+)?divisible\s+by\b[^0-9]*?(\d+)", re.I
+    r"(?:=|\bsize|\bdim\w*)?\s*(\d+)\)?\s+(?:is\s+)?not\s+(?:evenly\s+)?divisible\s+by\b[^0-9]*?(\d+)", re.IGNORECASE
 )
 
 
@@ -31,12 +31,13 @@ def _finding(case: Case, event: Event, failure: StageFailed) -> Finding:
     size, block = (int(numbers.group(1)), int(numbers.group(2))) if numbers else (0, 0)
     title = f"{size:,} not divisible by {block:,}" if numbers else "a size does not divide"
     name = leaf(failure.module) or "a layer"
+    first_line = failure.message.partition("\n")[0]
     return Finding(
         class_=RULE.class_,
         severity="error",
         title=f"{name}: {title}",
         sentence=(
-            f"The host raised {leaf(failure.error)} at {failure.failed_stage or 'a watched step'}: {failure.message} "
+            f"The host raised {leaf(failure.error)} at {failure.failed_stage or 'a watched step'}: {first_line} "
             "A layer that is not quantized has no blocks, so nothing would have to divide."
         ),
         remedy=_remedy(case, failure, size, block),
@@ -44,22 +45,25 @@ def _finding(case: Case, event: Event, failure: StageFailed) -> Finding:
         parameter=failure.parameter or None,
         tensor=failure.checkpoint_name or None,
         rank=event.rank if event.rank >= 0 else None,
-        evidence=(case.evidence(event.position, "failed", failure.message),),
+        evidence=(case.evidence(event.position, "failed", first_line),),
     )
 
 
 def _remedy(case: Case, failure: StageFailed, size: int, block: int) -> str:
-    tp = case.session.manifest.tp
-    fits = [n for n in range(1, tp + 1) if size and block and (size * tp) % n == 0 and size * tp // n % block == 0]
     first = "See first whether the module should be quantized at all (decisions screen)"
+    tp = case.session.manifest.tp
+    whole = size * tp
+    fits = [n for n in range(1, tp + 1) if block and whole % n == 0 and whole // n % block == 0]
     if fits:
-        return f"{first}; if so, load with --tp {fits[-1]}, at which {size * tp // fits[-1]:,} rows are whole blocks of {block}."
-    rows = (
-        f"its {size * tp:,} rows hold no whole block of {block} at any --tp up to {tp}"
-        if size and block
-        else "no --tp helps"
+        rows = f"{whole // fits[-1]:,} rows are whole blocks of {block}"
+        return f"{first}; if so, load with --tp {fits[-1]}, at which {rows}."
+    name = leaf(failure.module) or "it"
+    if not block:
+        return f"{first}; if so, try a smaller --tp."
+    return (
+        f"{first}: its {whole:,} rows are no whole blocks of {block} at any --tp up to {tp}, "
+        f"so {name} belongs into the ignore list of the checkpoint."
     )
-    return f"{first}: {rows}, so {leaf(failure.module) or 'it'} belongs into the ignore list of the checkpoint."
 
 
 RULE = Rule("shard/divisibility", _judge, follows=("skip-decision/fused-name", "precision/contradiction"))

@@ -30,7 +30,7 @@ def _judge(case: Case) -> Iterator[Finding]:
                     f"{one.name} ({one.dtype} {list(one.shape)}) went into no parameter, while {used[0].name} "
                     f"({used[0].dtype}) was loaded into {used[0].parameters[0]}: the weight is used without its {last}."
                 ),
-                remedy=f"Give the module a parameter for {last}, and let load_weights map the name like that of the weight.",
+                remedy=f"Give the module a parameter for {last}; let load_weights map its name like the weight's.",
                 module=used[0].parameters[0].rpartition(".")[0],
                 tensor=one.name,
                 evidence=(case.evidence(case.listed_at.get(one.name, -1), "header", f"{one.dtype} {list(one.shape)}"),),

@@ -22,7 +22,8 @@ def _judge(case: Case) -> Iterator[Finding]:
 
 def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
     place = failure.parameter or failure.module or failure.failed_stage or "a watched step"
-    evidence = [case.evidence(event.position, "failed", f"{leaf(failure.error)}: {failure.message}")]
+    of = f" of {leaf(place)}" if failure.module else ""
+    evidence = [case.evidence(event.position, "failed", f"{leaf(failure.error)}: {_first_line(failure)}")]
     if failure.call:
         call = case.session.position(event.stream, failure.call)
         evidence.append(case.evidence(call, "call", f"{failure.checkpoint_name or place} at {failure.failed_stage}"))
@@ -31,8 +32,8 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
     return Finding(
         class_=RULE.class_,
         severity="error",
-        title=f"{leaf(failure.error)} at {failure.failed_stage or 'load'}{f' of {leaf(place)}' if failure.module else ''}",
-        sentence=f"The host raised {leaf(failure.error)} while at {place}: {failure.message}",
+        title=f"{leaf(failure.error)} at {failure.failed_stage or 'load'}{of}",
+        sentence=f"The host raised {leaf(failure.error)} while at {place}: {_first_line(failure)}",
         remedy=(
             f"Open the failing call ({event.ref}) in the timeline: it shows what was given and what the "
             "parameter could take."
@@ -45,6 +46,10 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
     )
 
 
+def _first_line(failure: StageFailed) -> str:
+    return failure.message.partition("\n")[0]
+
+
 def _ended(case: Case, how: str) -> Finding:
     count = case.session.log_count
     lines = [line.text.strip() for line in case.session.log_lines(max(0, count - 8), count)]
@@ -55,8 +60,8 @@ def _ended(case: Case, how: str) -> Finding:
         class_=RULE.class_,
         severity="error",
         title=f"the host ended with {how}",
-        sentence=f"The host ended with {how} outside of every watched step{f'; its last line: {last}' if last else ''}.",
-        remedy="Read the end of the host's log (l); a signal without a message is often the system's out-of-memory killer.",
+        sentence=f"The host ended with {how} outside of every watched step{f'; last line: {last}' if last else ''}.",
+        remedy="Read the end of the host's log (l); a signal without a message is often the out-of-memory killer.",
         evidence=(*evidence, *([Evidence(None, "log", last)] if last else [])),
     )
 

@@ -31,13 +31,13 @@ def _said(event: Event) -> tuple[str, str, str] | None:
     if isinstance(body, InspectorFaulted):
         return (
             f"the inspector {body.inspector} ended",
-            f"{body.inspector} raised {body.error} at {body.where}; from {event.ref} on, what it would have seen is missing.",
+            f"{body.inspector} raised {body.error} at {body.where}; what comes after {event.ref} is not seen.",
             "Report it; the load itself was not disturbed.",
         )
     if isinstance(body, TracepointMissing):
         return (
             f"{body.target} of {body.engine} was not found",
-            f"{body.target} did not resolve ({body.reason}): {body.wanted_stage or 'its stage'} is not in this session.",
+            f"{body.target} did not resolve ({body.reason}): {body.wanted_stage or 'its stage'} is not recorded.",
             f"This version of {body.engine} differs from those the adapter knows; see loadscope doctor.",
         )
     if isinstance(body, RecordingCapped):

@@ -95,7 +95,7 @@ def _finding(case: Case, weight: ParameterView, other: ParameterView, rows: str,
             f"{weight.name} is loaded by {weight.loader}, {leaf(other.name)} by {other.loader or 'no loader'}"
             f"{says}; each scale must belong to the rows that the weight took."
         ),
-        remedy=f"Set the loader of {name}.weight on {leaf(other.name)} and every other quantization parameter of {name} too.",
+        remedy=f"Set the loader of {name}.weight on {leaf(other.name)} and on its other quantization parameters.",
         module=weight.module,
         parameter=other.name,
         rank=weight.rank,

@@ -71,7 +71,7 @@ def _left_undone(case: Case) -> Iterator[Finding]:
         class_=RULE.class_,
         severity="note",
         title=f"{len(undone):,} of {len(case.parameters):,} parameters not filled when the load ended",
-        sentence="The load ended before these parameters had their turn; that is an effect of the failure, not a fault.",
+        sentence="The load ended before these parameters had their turn: an effect of the failure, not a fault.",
         remedy="Repair what ended the load.",
         evidence=(Evidence(last.position, "last event", last.kind, last.ref),),
     )

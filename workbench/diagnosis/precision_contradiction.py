@@ -29,7 +29,9 @@ def _finding(case: Case, decision: DecisionView) -> Finding:
         )
     else:
         title = f"{name} is built as is, the checkpoint holds it quantized"
-        remedy = f"Take {decision.matched or decision.module} out of the ignore list, or give the layer a method that reads it."
+        remedy = (
+            f"Take {decision.matched or decision.module} out of the ignore list, or give the layer a fitting method."
+        )
     header = case.evidence(
         case.listed_at.get(tensor.name, -1), "header", f"{stored}: {tensor.name} {list(tensor.shape)}"
     )

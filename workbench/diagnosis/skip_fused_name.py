@@ -73,8 +73,8 @@ def _whole(case: Case, decision: DecisionView, entry: int) -> Finding:
         severity="error",
         title=f"the parts of {name} are in the skip list, yet it is quantized",
         sentence=(
-            f"The list names {', '.join(parts)}, but {name} was not expanded into its parts, so only the fused name was "
-            f"compared and no entry matched{_header_says(decision)}."
+            f"The list names {', '.join(parts)}, but {name} was not expanded into its parts, so only the fused name "
+            f"was compared and no entry matched{_header_says(decision)}."
         ),
         remedy=f"Give the model's packed_modules_mapping the entry {name} -> {', '.join(parts)}.",
         module=decision.module,
@@ -87,7 +87,7 @@ def _whole(case: Case, decision: DecisionView, entry: int) -> Finding:
 
 def _remedy(decision: DecisionView, name: str) -> str:
     if decision.expansion_source == "model":
-        return f"Take {name} out of the model's packed_modules_mapping, or split the entry {name} of the list into its parts."
+        return f"Take {name} out of the model's packed_modules_mapping, or list its parts instead of {name}."
     return (
         f"Take {name} out of the fallback table of fused names: leave only qkv_proj and gate_up_proj there; "
         f"architectures that store the parts apart declare them in packed_modules_mapping."
@@ -116,7 +116,7 @@ def _evidence(case: Case, decision: DecisionView, entry: int, says: str) -> tupl
         out.append(case.evidence(case.listed_at.get(tensor.name, -1), "header", text))
     failure = case.failure_of(decision.module)
     if failure is not None:
-        out.append(case.evidence(failure[0].position, "failed", failure[1].message))
+        out.append(case.evidence(failure[0].position, "failed", failure[1].message.partition("\n")[0]))
     return tuple(out)
 
 

@@ -27,8 +27,8 @@ def _judge(case: Case) -> Iterator[Finding]:
             class_=RULE.class_,
             severity="warning",
             title=f"{len(stale)} list {'entry matches' if len(stale) == 1 else 'entries match'} no module",
-            sentence=f"Of {len(entries)} entries of the ignore list, these name no module and no tensor: {named}{more}.",
-            remedy="Compare the prefix with the names on the decisions screen; an entry that matches nothing skips nothing.",
+            sentence=f"Of {len(entries)} list entries these name no module and no tensor: {named}{more}.",
+            remedy="Compare its prefix with the names on the decisions screen; such an entry skips nothing.",
             evidence=(case.evidence(decision.position, "config", f"list of {len(entries)} entries, first used here"),),
         )
 

@@ -40,7 +40,10 @@ def judged(case: Case, by: tuple[Rule, ...]) -> tuple[Finding, ...]:
     ordered = _ordered([finding for _, finding in merged], parents)
     ids = {n: f"F{place}" for place, n in enumerate(ordered, 1)}
     explains = {n: tuple(ids[m] for m in ordered if parents.get(m) == n) for n in ids}
-    return tuple(replace(merged[n][1], id=ids[n], root=n not in parents, explains=explains[n]) for n in ordered)
+    told = {n: merged[n][1] for n in ordered}
+    for n, cause in parents.items():
+        told[n] = replace(told[n], remedy=f"Repair {ids[cause]} first; this follows from it. {told[n].remedy}")
+    return tuple(replace(told[n], id=ids[n], root=n not in parents, explains=explains[n]) for n in ordered)
 
 
 def _merged(found: Iterator[Finding]) -> list[Finding]:

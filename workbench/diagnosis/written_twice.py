@@ -45,7 +45,8 @@ def _finding(case: Case, view: ParameterView, writes: list[Write], twice: int) -
 
 
 def _said(write: Write) -> str:
-    return f"{write.checkpoint_name or 'a write outside of loader calls'}{f' as {write.shard_id}' if write.shard_id else ''}"
+    shard = f" as {write.shard_id}" if write.shard_id else ""
+    return f"{write.checkpoint_name or 'a write outside of loader calls'}{shard}"
 
 
 def _overlap(writes: list[Write]) -> tuple[Write, Write]:
