@@ -52,8 +52,8 @@ def _expanded(case: Case, decision: DecisionView, entry: int) -> Finding:
         severity="error",
         title=f"{name} is in the skip list, yet quantized",
         sentence=(
-            f"The fused name {name} was expanded ({name} -> {', '.join(parts)}) from {table} into parts that this "
-            f"checkpoint does not have, so entry {entry} of the list, which has the exact name, was never tried"
+            f"The fused name {name} was expanded ({name} -> {', '.join(parts)}) from {table}{_lacks(case, decision)}, "
+            f"so entry {entry} of the list, which has the exact name, was never tried"
             f"{_header_says(decision)}."
         ),
         remedy=_remedy(decision, name),
@@ -83,6 +83,11 @@ def _whole(case: Case, decision: DecisionView, entry: int) -> Finding:
         evidence=_evidence(case, decision, entry, f"entry {entry} names the part {parts[0]}"),
         steps=_steps(case, decision, entry, f"looked for {name} only"),
     )
+
+
+def _lacks(case: Case, decision: DecisionView) -> str:
+    stored = {name.rpartition(".")[0] for name in case.header}
+    return "" if stored & set(decision.tried) else " into parts that this checkpoint does not have"
 
 
 def _remedy(decision: DecisionView, name: str) -> str:

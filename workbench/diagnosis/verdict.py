@@ -42,7 +42,7 @@ def judged(case: Case, by: tuple[Rule, ...]) -> tuple[Finding, ...]:
     explains = {n: tuple(ids[m] for m in ordered if parents.get(m) == n) for n in ids}
     told = {n: merged[n][1] for n in ordered}
     for n, cause in parents.items():
-        told[n] = replace(told[n], remedy=f"Repair {ids[cause]} first; this follows from it. {told[n].remedy}")
+        told[n] = replace(told[n], remedy=f"Repair {ids[cause]} first: this follows from it.")
     return tuple(replace(told[n], id=ids[n], root=n not in parents, explains=explains[n]) for n in ordered)
 
 
