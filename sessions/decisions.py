@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sessions.checkpoint import header
 from sessions.dtypes import is_plain, spelled
 from sessions.ledger import ledger
-from sessions.modules import HeaderTensor, Names
+from sessions.modules import FUSED, HeaderTensor, Names
 from sessions.parameters import parameters
 from sessions.session import Row, Session
 
@@ -54,6 +54,27 @@ class DecisionView:
         """The dtype of the module's weights on disk; "mixed" when they differ, "" when there are none."""
         dtypes = {tensor.dtype for tensor in self.header}
         return dtypes.pop() if len(dtypes) == 1 else "mixed" if dtypes else ""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a fused module by their full names; empty for a module that is not fused."""
+        prefix, _, name = self.module.rpartition(".")
+        return tuple(f"{prefix}.{part}" if prefix else part for part in FUSED.get(name, ()))
+
+    @property
+    def hidden_entry(self) -> int:
+        """The list entry that names this module, or the first of all its parts, yet was not compared; -1 for none.
+
+        Only for a module that was not skipped although the checkpoint does not hold it quantized.
+        """
+        if self.is_skipped is not False or self.is_stored_quantized:
+            return -1
+        if self.module in self.ignored and self.module not in self.tried:
+            return self.ignored.index(self.module)
+        parts = self.parts if set(self.tried) <= {self.module} else ()
+        if parts and all(part in self.ignored for part in parts):
+            return min(self.ignored.index(part) for part in parts)
+        return -1
 
     @property
     def at(self) -> int:

@@ -96,6 +96,11 @@ def is_inside(name: str, module: str) -> bool:
     return bool(module) and (name == module or name.startswith(f"{module}."))
 
 
+def is_divisibility(failure: StageFailed) -> bool:
+    """True for a failure whose message says that a size does not divide."""
+    return "divisible" in failure.message.lower()
+
+
 def pattern(name: str | None) -> str:
     """A dotted name with its numbers (layers, experts) left out: what alike places have in common."""
     return _LAYER.sub(".*", name or "")

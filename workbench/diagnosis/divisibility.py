@@ -7,17 +7,12 @@ from collections.abc import Iterator
 
 from inspectors.probe.events import StageFailed
 from sessions.event import Event
-from workbench.diagnosis.case import Case, leaf
+from workbench.diagnosis.case import Case, is_divisibility, leaf
 from workbench.diagnosis.finding import Finding, Rule
 
 _PHRASE = re.compile(
     r"(?:=|\bsize|\bdim\w*)?\s*(\d+)\)?\s+(?:is\s+)?not\s+(?:evenly\s+)?divisible\s+by\b[^0-9]*?(\d+)", re.IGNORECASE
 )
-
-
-def is_divisibility(failure: StageFailed) -> bool:
-    """True for a failure whose message says that a size does not divide."""
-    return "divisible" in failure.message.lower()
 
 
 def _judge(case: Case) -> Iterator[Finding]:

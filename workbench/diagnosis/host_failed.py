@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from inspectors.probe.events import StageFailed
 from sessions.event import Event
-from workbench.diagnosis.case import Case, leaf
-from workbench.diagnosis.divisibility import is_divisibility
+from workbench.diagnosis.case import Case, is_divisibility, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
 
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from sessions.decisions import DecisionView
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Finding, Rule
-from workbench.diagnosis.skip_fused_name import hidden_entry
 
 
 def _judge(case: Case) -> Iterator[Finding]:
     for decision in case.decisions:
-        if decision.is_contradiction and hidden_entry(decision) < 0:
+        if decision.is_contradiction and decision.hidden_entry < 0:
             yield _finding(case, decision)
 
 

@@ -5,34 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sessions.decisions import DecisionView
-from sessions.modules import FUSED
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
 
 
-def hidden_entry(decision: DecisionView) -> int:
-    """The index of the list entry that names a quantized module, or all but its parts, yet was not compared; -1."""
-    if decision.is_skipped is not False or decision.is_stored_quantized:
-        return -1
-    tried = set(decision.tried)
-    for place, entry in enumerate(decision.ignored):
-        if entry == decision.module and entry not in tried:
-            return place
-    if tried <= {decision.module}:
-        wanted = _parts(decision.module)
-        places = [n for n, entry in enumerate(decision.ignored) if entry in wanted]
-        return places[0] if places and len(places) == len(wanted) else -1
-    return -1
-
-
-def _parts(module: str) -> tuple[str, ...]:
-    prefix = module.rpartition(".")[0]
-    return tuple(f"{prefix}.{part}" if prefix else part for part in FUSED.get(leaf(module), ()))
-
-
 def _judge(case: Case) -> Iterator[Finding]:
     for decision in case.decisions:
-        entry = hidden_entry(decision)
+        entry = decision.hidden_entry
         if entry >= 0:
             yield (
                 _expanded(case, decision, entry)
@@ -67,7 +46,7 @@ def _expanded(case: Case, decision: DecisionView, entry: int) -> Finding:
 
 def _whole(case: Case, decision: DecisionView, entry: int) -> Finding:
     name = leaf(decision.module)
-    parts = [leaf(part) for part in _parts(decision.module)]
+    parts = [leaf(part) for part in decision.parts]
     return Finding(
         class_=RULE.class_,
         severity="error",
