@@ -24,7 +24,9 @@ ADVANCES = {"JetBrains Mono": 0.6, "DejaVu Sans Mono": 0.602}
 def fitted(svg: str, font: str) -> str:
     """The SVG with a local font sized to the grid, blanks kept, and every symbol from another font on its own cell."""
     svg = re.sub(r"@font-face\s*\{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code", font)
-    svg = svg.replace("font-size: 20px", f"font-size: {CELL / ADVANCES[font]:.3f}px").replace("textLength", "data-length")
+    svg = svg.replace("font-size: 20px", f"font-size: {CELL / ADVANCES[font]:.3f}px").replace(
+        "textLength", "data-length"
+    )
     svg = re.sub(r'(<text class="[^"]*" x=")([\d.]+)("[^>]*>)([^<]*)</text>', _on_cells, svg)
     svg = re.sub(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', _without_frame, svg)
     return svg.replace('stroke="rgba(255,255,255,0.35)"', 'stroke="none"')
@@ -56,12 +58,23 @@ def _is_plain(entity: str) -> bool:
     return entity not in {"&#160;", " "} and (len(entity) > 1 or ord(entity) < 0x2000)
 
 
-async def shoot(args: argparse.Namespace, keys: str, name: str) -> None:
-    """One picture after some keys."""
+def font_here() -> str:
+    """The first of the known fonts that is installed."""
+    listed = subprocess.run(["fc-list"], capture_output=True, text=True, check=False).stdout
+    return next((font for font in ADVANCES if font in listed), "DejaVu Sans Mono")
+
+
+async def picture(args: argparse.Namespace, keys: str) -> str:
+    """The SVG after some keys."""
     width, height = (int(one) for one in args.size.split("x"))
     session = None if args.session == "-" else Path(args.session)
-    app = Workbench(session, folder=Path(args.folder) if args.folder else None, colours=args.colours, is_ascii=args.ascii,
-                    scenarios=(("fp8-skip", "a fused name that matches nothing"),))
+    app = Workbench(
+        session,
+        folder=Path(args.folder) if args.folder else None,
+        colours=args.colours,
+        is_ascii=args.ascii,
+        scenarios=(("fp8-skip", "a fused name that matches nothing"),),
+    )
     async with app.run_test(size=(width, height)) as pilot:
         for _ in range(100):
             await pilot.pause(0.05)
@@ -71,11 +84,7 @@ async def shoot(args: argparse.Namespace, keys: str, name: str) -> None:
         for key in keys.split():
             await pilot.press(key)
             await pilot.pause(0.15)
-        svg = app.export_screenshot(title=" ")
-    font = "JetBrains Mono" if "JetBrains" in subprocess.run(["fc-list"], capture_output=True, text=True, check=False).stdout else "DejaVu Sans Mono"
-    target = Path(args.out) / f"{name}.svg"
-    target.write_text(fitted(svg, font), encoding="utf-8")
-    rendered(target, width)
+        return app.export_screenshot(title=" ")
 
 
 def rendered(svg: Path, columns: int) -> None:
@@ -105,7 +114,9 @@ def main() -> None:
     Path(args.out).mkdir(parents=True, exist_ok=True)
     for number, keys in enumerate(args.keys or [""]):
         name = args.name[number] if number < len(args.name) else f"shot-{number + 1}"
-        asyncio.run(shoot(args, keys, name))
+        target = Path(args.out) / f"{name}.svg"
+        target.write_text(fitted(asyncio.run(picture(args, keys)), font_here()), encoding="utf-8")
+        rendered(target, int(args.size.split("x")[0]))
 
 
 if __name__ == "__main__":

@@ -30,9 +30,7 @@ class Kernel:
     def joined(group: Sequence[Kernel]) -> Kernel:
         """Several as one: the first one's facts, everyone's launches and time."""
         first = min(group, key=lambda one: one.position)
-        return replace(
-            first, launches=sum(one.launches for one in group), total_ns=sum(one.total_ns for one in group)
-        )
+        return replace(first, launches=sum(one.launches for one in group), total_ns=sum(one.total_ns for one in group))
 
 
 _FIELDS = ("name", "launcher", "module", "shapes", "outputs", "grid", "options")

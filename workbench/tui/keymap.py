@@ -107,7 +107,9 @@ KEYS: tuple[Key, ...] = (
     Key("step.continue", "c", "continue", "next breakpoint hit", "stepping"),
     Key("step.continue_back", "C", "hit before", "breakpoint hit before", "stepping"),
     Key("step.parameter", "right_parenthesis", "parameter", "first call of the next parameter", "stepping"),
-    Key("step.parameter_back", "left_parenthesis", "parameter before", "first call of the parameter before", "stepping"),
+    Key(
+        "step.parameter_back", "left_parenthesis", "parameter before", "first call of the parameter before", "stepping"
+    ),
     Key("step.layer", "right_curly_bracket", "layer", "first call of the next layer", "stepping"),
     Key("step.layer_back", "left_curly_bracket", "layer before", "first call of the layer before", "stepping"),
     Key("step.breakpoint", "b", "break", "breakpoint here, on or off", "stepping"),

@@ -22,7 +22,5 @@ class Wanted:
 class Launcher(Protocol):
     """Starts a host and returns its session folder. UserError or SessionError say why it cannot."""
 
-    def __call__(
-        self, model: str, engine: str, tp: int, level: str, is_paused: bool, scenario: str | None
-    ) -> Path:
+    def __call__(self, model: str, engine: str, tp: int, level: str, is_paused: bool, scenario: str | None) -> Path:
         """Start a host; called in a thread."""

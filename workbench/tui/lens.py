@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Lens:
-    """The state of one question's list. `rank` None is all ranks; `folds` are the rows turned from their first state."""
+    """The state of one question's list. `rank` None is all ranks; `folds` are rows turned from their first state."""
 
     rank: int | None = None
     filter: str = ""

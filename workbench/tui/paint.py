@@ -12,6 +12,8 @@ from rich.text import Text
 Lines = list[Text]
 
 _MARK = re.compile(r"\{([A-Za-z]\w*)\|([^{}]*)\}|([^{}$]+|\$|[{}])")
+SHRINKS = 4
+"""How many cells of its indent a name gives up before it is cut."""
 _NOTHING = object()
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -60,7 +62,7 @@ def _append(line: Text, piece: str, role: str, given: Iterator[object]) -> None:
 def cut(text: Text, width: int, *, keeps_end: bool = False) -> Text:
     """The text in at most `width` cells, with `…` where something is missing.
 
-    `keeps_end` takes it out after the indent: of a dotted name the end is what differs.
+    `keeps_end` takes it out after the indent: of a dotted name the end is what differs. An indent gives way first.
     """
     if text.cell_len <= width:
         return text
@@ -68,6 +70,10 @@ def cut(text: Text, width: int, *, keeps_end: bool = False) -> Text:
         copy = text.copy()
         copy.truncate(max(width, 0), overflow="ellipsis")
         return copy
+    spare = min(len(text.plain) - len(text.plain.lstrip()), SHRINKS, text.cell_len - width)
+    text = text[spare:] if spare > 0 else text
+    if text.cell_len <= width:
+        return text
     lead = len(text.plain) - len(text.plain.lstrip()) + (2 if text.plain.lstrip()[1:2] == " " else 0)
     room = max(0, width - lead - 1)
     tail = text[len(text) - room :] if room else Text()

@@ -51,7 +51,9 @@ class Palette:
         base = self.style(text.style) if isinstance(text.style, str) and text.style else Style()
         # A base style alone is not rendered: rich applies it only where there are spans.
         spans = [Span(0, len(plain), whole + base)]
-        spans += [Span(s.start, s.end, self.style(s.style) if isinstance(s.style, str) else s.style) for s in text.spans]
+        spans += [
+            Span(s.start, s.end, self.style(s.style) if isinstance(s.style, str) else s.style) for s in text.spans
+        ]
         if ground:
             spans.append(Span(0, len(plain), self.styles[ground]))
         return Text(plain, no_wrap=True, end="", spans=spans)

@@ -39,25 +39,28 @@ class Recent:
 
 def recent(folder: Path) -> list[Recent]:
     """Every session of the folder by the time it was made; what cannot be read stays in the list with the reason."""
-    found: list[Recent] = []
     try:
         paths = [path for path in folder.iterdir() if (path / FILE_NAME).is_file()]
     except OSError:
         return []
-    for path in paths:
-        try:
-            found.append(Recent(path, Manifest.read(path)))
-        except SessionError as error:
-            found.append(Recent(path, Manifest(name=path.name), error.what))
+    found = [_read(path) for path in paths]
     return sorted(found, key=lambda one: (one.manifest.created, one.path.name), reverse=True)[:MOST]
+
+
+def _read(path: Path) -> Recent:
+    try:
+        return Recent(path, Manifest.read(path))
+    except SessionError as error:
+        return Recent(path, Manifest(name=path.name), error.what)
 
 
 def size_bytes(path: Path) -> int:
     """The bytes of all files of a session."""
-    total = 0
-    for file in path.rglob("*"):
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except OSError:
-            continue
-    return total
+    return sum(_size(file) for file in path.rglob("*"))
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except OSError:  # a host that runs may remove its socket while we look
+        return 0

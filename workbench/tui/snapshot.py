@@ -58,9 +58,10 @@ class Snapshot:
 
     @property
     def unread(self) -> int:
-        """How many errors there are among the findings, or, without errors, warnings."""
-        errors = sum(one.severity == "error" for one in self.findings)
-        return errors or sum(one.severity == "warning" for one in self.findings)
+        """How many errors there are among the root causes, or, without errors, warnings."""
+        roots = [one for one in self.findings if one.root]
+        errors = sum(one.severity == "error" for one in roots)
+        return errors or sum(one.severity == "warning" for one in roots)
 
 
 class Folding:
@@ -82,7 +83,8 @@ class Folding:
         is_live = is_running(session)
         tensors = self._part("header", lambda: len(header(session)), 0)
         progress = session.count("tensor.read") / tensors if is_live and tensors else None
-        found = self._part("findings", lambda: tuple(findings(session)), ())
+        none: tuple[Finding, ...] = ()
+        found = self._part("findings", lambda: tuple(findings(session)), none)
         return Snapshot(
             manifest=session.manifest,
             count=count,
@@ -97,7 +99,7 @@ class Folding:
             timeline=self._part("timeline", self._timed, None),
             checkpoint_tensors=tensors,
             summary=self._part("summary", lambda: summary(session), None),
-            spine=self._part("spine", lambda: spine_facts(session, found, at, progress), SpineFacts()),
+            spine=self._part("spine", lambda: spine_facts(session, self._timeline, found, at, progress), SpineFacts()),
             faults=dict(self._faults),
             generation=self._generation,
         )

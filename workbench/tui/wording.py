@@ -74,6 +74,8 @@ def milliseconds(ns: int | None) -> str:
     """Milliseconds with two digits, for a column headed ms; `…` while it runs."""
     if ns is None:
         return "…"
+    if 0 < ns < 5_000:
+        return "<.01"
     return f"{ns / 1e6:,.2f}" if ns < 1e8 else f"{ns / 1e6:,.0f}"
 
 
@@ -107,6 +109,16 @@ def leaf(name: str, parts: int = 1) -> tuple[str, str]:
     """A dotted name as (front, last `parts` parts)."""
     pieces = name.split(".")
     return ".".join(pieces[:-parts]), ".".join(pieces[-parts:])
+
+
+def short_path(where: str) -> str:
+    """The last two parts of a path with its line: `layers/linear.py:418`."""
+    return "/".join(where.rsplit("/", 2)[-2:])
+
+
+def short_name(dotted: str) -> str:
+    """The last two parts of a dotted name: `MergedColumnParallelLinear.weight_loader`."""
+    return leaf(dotted.replace(".<locals>", ""), 2)[1]
 
 
 def value(number: float) -> str:

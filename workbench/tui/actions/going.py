@@ -65,10 +65,8 @@ def finding(by: int) -> Callable[[SessionScreen], None]:
         ids = [one.id for one in found]
         is_here = screen.desk.look == "findings"
         at = screen.desk.rows.get("findings")
-        if at not in ids:
-            index = 0 if by > 0 else len(ids) - 1
-        else:
-            index = (ids.index(str(at)) + by) % len(ids)
+        before_first = -1 if by > 0 else 0
+        index = ((ids.index(str(at)) if at in ids else before_first) + by) % len(ids)
         if is_here:
             screen.turn_to("findings", ids[index])
         else:

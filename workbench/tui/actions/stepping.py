@@ -160,5 +160,3 @@ def release(screen: SessionScreen) -> None:
         return
     screen.controlling.ask(lambda control: control.release(), screen.answered)
     screen.notice("released: the host runs on, with no more pauses", "a")
-
-

@@ -54,7 +54,9 @@ class ElementScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Ask for the source first."""
-        keys = paint("{k|Esc} back  {k|j k} row  {k|← →} column  {k|^d ^u} page  {k|v} source or parameter  {k|i} recorded")
+        keys = paint(
+            "{k|Esc} back  {k|j k} row  {k|← →} column  {k|^d ^u} page  {k|v} source or parameter  {k|i} recorded"
+        )
         self.query_one("#page-keys", Ends).put(keys)
         self.query_one("#page", Pane).focus()
         self._ask()
@@ -80,7 +82,9 @@ class ElementScreen(Screen[None]):
     def _draw(self) -> None:
         if not self.is_mounted:
             return
-        self.query_one("#page-top", Ends).put(paint("{A|◆} {b|tensor at hand}  {m|$}", self.what), said(self._place(), "m"))
+        self.query_one("#page-top", Ends).put(
+            paint("{A|◆} {b|tensor at hand}  {m|$}", self.what), said(self._place(), "m")
+        )
         self.query_one("#page", Pane).put(self._lines(max(40, self.size.width - 6)), keeps_scroll=True)
 
     def _place(self) -> str:

@@ -43,7 +43,9 @@ class FormScreen(ModalScreen["Wanted | None"]):
     def on_mount(self) -> None:
         """Begin with the checkpoint."""
         self.query_one("#form-title", Ends).put(paint("{b|load a checkpoint}"))
-        self.query_one("#form-keys", Ends).put(paint("{k|Enter} start  {k|^b} start paused  {k|↓ ↑} line  {k|Esc} close"))
+        self.query_one("#form-keys", Ends).put(
+            paint("{k|Enter} start  {k|^b} start paused  {k|↓ ↑} line  {k|Esc} close")
+        )
         self.query_one("#form-checkpoint", Input).focus()
 
     def _given(self, name: str) -> str:

@@ -62,10 +62,7 @@ class StartScreen(Screen[None]):
             Binding(key, f"open('{look}')", id=f"start.{look}")
             for key, look in (("t", "timeline"), ("p", "parameters"), ("d", "decisions"), ("K", "Kernels"))
         ),
-        *(
-            Binding(key, f"open('{look}')", id=f"start.{look}")
-            for key, look in (("f", "findings"), ("l", "log"))
-        ),
+        *(Binding(key, f"open('{look}')", id=f"start.{look}") for key, look in (("f", "findings"), ("l", "log"))),
     ]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal")]
 
@@ -124,7 +121,11 @@ class StartScreen(Screen[None]):
         if len(found) > len(shown):
             rows.append(Row("more", f"{len(found) - len(shown)} more", "a shows all"))
         if self.scenarios:
-            rows += [Row("blank"), Row("heading", "scenarios", "a planted defect, a tiny checkpoint, seconds"), Row("blank")]
+            rows += [
+                Row("blank"),
+                Row("heading", "scenarios", "a planted defect, a tiny checkpoint, seconds"),
+                Row("blank"),
+            ]
             rows += [Row("scenario", name, told) for name, told in self.scenarios[:MOST_SCENARIOS]]
         rows += [Row("blank"), Row("heading", "begin"), Row("blank")]
         return [*rows, Row("begin", "load a checkpoint", "checkpoint, engine, tp, level")]
@@ -150,7 +151,9 @@ class StartScreen(Screen[None]):
         line.append(" " * max(1, room - name.cell_len + 1))
         line.append_text(cut(said(facts.format, "m"), 16))
         line.append(" " * max(1, room + 19 - line.cell_len + 1))
-        line.append_text(paint("{m|tp $}  {m|$}  {m|$}", str(facts.tp).ljust(2), cut(said(facts.engine), 9).plain.ljust(9), when))
+        line.append_text(
+            paint("{m|tp $}  {m|$}  {m|$}", str(facts.tp).ljust(2), cut(said(facts.engine), 9).plain.ljust(9), when)
+        )
         return line
 
     def on_moved(self, message: Moved) -> None:
@@ -188,7 +191,10 @@ class StartScreen(Screen[None]):
     def _about(self, row: Row, width: int) -> Lines:
         if row.kind == "scenario":
             lines = [said("scenario", "f"), said(row.title, "b"), blank(), *wrapped(row.told, width)]
-            lines += [blank(), *wrapped("A tiny checkpoint is made, the defect is planted, and the load is recorded.", width, "m")]
+            lines += [
+                blank(),
+                *wrapped("A tiny checkpoint is made, the defect is planted, and the load is recorded.", width, "m"),
+            ]
             keys = paint("{k|Enter} {m|load it}   {k|b} {m|start it paused}")
             return [*lines, blank(), keys if self.launcher is not None else _cannot(width)[0]]
         told = "A folder with config.json and safetensors files, loaded by an engine with the probe armed."
@@ -250,9 +256,7 @@ class StartScreen(Screen[None]):
 
         def start() -> None:
             try:
-                path = launcher(
-                    wanted.model, wanted.engine, wanted.tp, wanted.level, wanted.is_paused, wanted.scenario
-                )
+                path = launcher(wanted.model, wanted.engine, wanted.tp, wanted.level, wanted.is_paused, wanted.scenario)
             except Exception as error:  # noqa: BLE001 - whatever kept the host from starting is told, not raised
                 self.app.call_from_thread(self._refused, error)
             else:
@@ -282,5 +286,3 @@ class StartScreen(Screen[None]):
 
 def _cannot(width: int) -> Lines:
     return wrapped("This workbench was opened without a way to start a host: use loadscope trace.", width, "m")
-
-

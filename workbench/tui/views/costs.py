@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from rich.text import Text
 
+from sessions.spine import stages
 from sessions.summary import StageTime
 from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens
@@ -16,20 +17,31 @@ from workbench.tui.views.view import Reading, View, blank, fact, head
 from workbench.tui.widgets.longlist import Column
 from workbench.tui.wording import duration, milliseconds, some
 
-BAR = 24
+BAR = 16
 
 
 class Costs(View):
-    """One row a stage; spans inside another stage's spans count in both."""
+    """One row a stage, with the time from its first start to its last end."""
 
-    columns = (Column(" stage", 22), Column("events", 9, is_right=True), Column("ms", 10, is_right=True), Column("share"))
-    hints = (hint("list.down list.up", "move"), hint("order"), hint("look.timeline"), hint("look.Kernels"), hint("help"))
+    columns = (
+        Column(" stage"),
+        Column("events", 9, is_right=True),
+        Column("ms", 10, is_right=True),
+        Column("share", 16),
+    )
+    hints = (
+        hint("list.down list.up", "move"),
+        hint("order"),
+        hint("look.timeline"),
+        hint("look.Kernels"),
+        hint("help"),
+    )
     orders = ("as run", "slowest first")
 
     def __init__(self, reading: Reading, lens: Lens) -> None:
         super().__init__(reading, lens)
-        stages = reading.snapshot.summary.stages if reading.snapshot.summary is not None else ()
-        kept = [one for one in stages if one.count]
+        summary = reading.snapshot.summary
+        kept = [one for one in summary.stages if one.count] if summary is not None else []
         self.rows = sorted(kept, key=lambda one: -one.ns) if lens.order % 2 else kept
         self.whole_ns = max((one.ns for one in kept), default=0) or 1
         outcome = reading.snapshot.manifest.outcome
@@ -37,7 +49,7 @@ class Costs(View):
 
     def above(self, width: int) -> Lines:
         """The stages over the session, each as wide as it lasted."""
-        named = self.reading.snapshot.spine.stages
+        named = stages(self.reading.session)
         if not named:
             return []
         ends = [at for at, _ in named[1:]] + [1.0]
@@ -63,11 +75,9 @@ class Costs(View):
         """Time, share and rate; memory is said to be missing."""
         lines = head("stage", row.name, "", width)
         lines += [blank(), fact("time", f"{milliseconds(row.ns)} ms"), fact("events", some(row.count, "event"))]
-        mean = row.ns // max(1, row.count)
-        lines.append(paint("{m|each}   $ µs", f"{mean / 1e3:,.1f}"))
         if self.load_ns:
             lines.append(paint("{m|share}  $ % {m|of the host's life}", f"{100 * row.ns / self.load_ns:.1f}"))
-        says = "Summed over all ranks; a span inside another stage's span counts in both."
+        says = "From the first start to the last end of the stage, all ranks together; stages may overlap."
         missing = "Memory is not recorded in this session: its events hold times, not bytes in use."
         return [*lines, blank(), *wrapped(says, width, "m"), blank(), *wrapped(missing, width, "m")]
 

@@ -75,7 +75,8 @@ class Decisions(View):
     def row_at(self, position: int) -> int:
         """The row of the decision made at an event, else the last decision before it."""
         module = next(
-            (one.module for one in self.reading.snapshot.decisions if position in {one.position, one.method_position}), None
+            (one.module for one in self.reading.snapshot.decisions if position in {one.position, one.method_position}),
+            None,
         )
         found = self.row_of(module) if module is not None else None
         return super().row_at(position) if found is None else found

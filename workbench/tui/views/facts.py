@@ -23,13 +23,18 @@ from inspectors.probe.events import (
 from sessions.checkpoint import header
 from sessions.event import Event, UnknownBody
 from sessions.rowtext import label_of
-from workbench.tui.keymap import hint
+from workbench.tui.keymap import Hint, hint
 from workbench.tui.marks import Taken, ruler
 from workbench.tui.paint import Lines, cut, paint, said, wrapped
 from workbench.tui.views.view import Reading, blank, fact, head
-from workbench.tui.wording import bracketed, duration, leaf, milliseconds, size, value
+from workbench.tui.wording import bracketed, duration, leaf, milliseconds, short_name, short_path, size, value
 
 Explain = Callable[[Reading, Event, int], Lines]
+
+
+def leads(event: Event) -> tuple[Hint, ...]:
+    """The keys that lead on from an event."""
+    return _LEADS.get(type(event.body), (hint("inspect", "all facts"),))
 
 
 def explained(reading: Reading, event: Event, width: int) -> Lines:
@@ -46,17 +51,22 @@ def _call(reading: Reading, event: Event, width: int) -> Lines:
         kind += " · raised"
     lines = head(kind, end, front, width)
     listed = header(reading.session).get(body.checkpoint_name)
-    lines += [blank(), _sized("from", f"{_bare(body.tensor_dtype)} {bracketed(body.tensor_shape)}", body.tensor_bytes, width)]
+    lines += [
+        blank(),
+        _sized("from", f"{_bare(body.tensor_dtype)} {bracketed(body.tensor_shape)}", body.tensor_bytes, width),
+    ]
     lines.append(paint("       {m|$}", cut(said(body.checkpoint_name, "m"), width - 7)))
     if listed is not None:
         lines.append(paint("       {m|$ +$}", listed.file, f"{listed.begin:,}"))
     lines.append(fact("into", f"{_bare(body.parameter_dtype)} {bracketed(body.parameter_shape)}"))
     lines.append(paint("       {m|$}", body.parameter_class))
     expert = f" · expert {body.expert_id}" if body.expert_id >= 0 else ""
-    lines.append(paint("       {m|shard_id $ · rank $ of $$}", body.shard_id or "none", event.rank, _tp(reading), expert))
+    lines.append(
+        paint("       {m|shard_id $ · rank $ of $$}", body.shard_id or "none", event.rank, _tp(reading), expert)
+    )
     lines += _by(body.loader, body.where, width)
     lines += _inside(reading, event, body, width)
-    return [*lines, blank(), reading.keys((hint("follow", "parameter"), hint("inspect", "all facts")))]
+    return lines
 
 
 def _inside(reading: Reading, event: Event, body: LoaderCalled, width: int) -> Lines:
@@ -79,7 +89,9 @@ def _rulers(writes: list[WeightWritten], splits: list[ShardSplit], body: LoaderC
     if boxes and body.tensor_shape:
         dim = next((d for one in boxes for d, n in enumerate(one.source_length) if n != body.tensor_shape[d]), 0)
         whole = max(1, body.tensor_shape[dim])
-        taken = [Taken(o.source_start[dim] / whole, (o.source_start[dim] + o.source_length[dim]) / whole) for o in boxes]
+        taken = [
+            Taken(o.source_start[dim] / whole, (o.source_start[dim] + o.source_length[dim]) / whole) for o in boxes
+        ]
         axis = "rows" if dim == 0 else "columns"
         lines = [paint("{f|source $ 0 – $}", axis, whole - 1), paint("{m|taken}    $", ruler(room, taken))]
         ranges = ", ".join(f"{o.source_start[dim]}–{o.source_start[dim] + o.source_length[dim] - 1}" for o in boxes[:4])
@@ -89,14 +101,14 @@ def _rulers(writes: list[WeightWritten], splits: list[ShardSplit], body: LoaderC
         told = f"{one.operation} dim {one.dim}: {one.start}–{one.start + one.length - 1} of {one.size}"
         lines.append(cut(said(told, "m"), width))
     others = [one for one in writes if not one.source_start]
-    lines += [cut(paint("{m|written}  $ $", f"{one.elements:,}", one.source or "elements"), width) for one in others[:4]]
+    lines += [
+        cut(paint("{m|written}  $ $", f"{one.elements:,}", one.source or "elements"), width) for one in others[:4]
+    ]
     return lines
 
 
 def _statistics(body: ValueSummarized) -> Lines:
-    first = paint(
-        "{m|absmax} $  {m|mean} $  {m|rms} $", value(body.absmax), value(body.mean), value(body.rms)
-    )
+    first = paint("{m|absmax} $  {m|mean} $  {m|rms} $", value(body.absmax), value(body.mean), value(body.rms))
     odd = [f"{body.nan_count:,} NaN" if body.nan_count else "", f"{body.inf_count:,} Inf" if body.inf_count else ""]
     told = ", ".join(one for one in odd if one)
     zeros = paint("{m|zeros}  $ %", f"{100 * body.zero_fraction:.1f}")
@@ -115,7 +127,7 @@ def _split(reading: Reading, event: Event, width: int) -> Lines:
     lines.append(fact("rank", f"{event.rank} of {_tp(reading)}"))
     around = reading.session.parent(event)
     lines += [fact("inside", reading.event(around.position) + f" {around.kind}")] if around is not None else []
-    return [*lines, blank(), reading.keys((hint("step.frame_up", "the call around"), hint("follow", "parameter")))]
+    return lines
 
 
 def _failed(reading: Reading, event: Event, width: int) -> Lines:
@@ -146,8 +158,12 @@ def _around(reading: Reading, event: Event, width: int) -> Lines:
     if isinstance(body, LoaderCalled):
         shapes = f"{_bare(body.tensor_dtype)} {bracketed(body.tensor_shape)}"
         into = f"{_bare(body.parameter_dtype)} {bracketed(body.parameter_shape)}"
-        return [fact("from", shapes), fact("into", into), fact("shard", body.shard_id or "none"),
-                *_by(body.loader, body.where, width)]
+        return [
+            fact("from", shapes),
+            fact("into", into),
+            fact("shard", body.shard_id or "none"),
+            *_by(body.loader, body.where, width),
+        ]
     told = [(field.name, getattr(body, field.name)) for field in fields(body)]
     names = {"input_size_per_partition": "input", "output_partition_sizes": "output", "params_dtype": "dtype"}
     lines = [fact("span", f"{reading.event(event.position)} {event.kind}")]
@@ -173,7 +189,11 @@ def _opened(reading: Reading, event: Event, width: int) -> Lines:
     body: Any = event.body
     lines = head("checkpoint.open", leaf(body.path.replace("/", "."))[1] or body.path, body.path, width)
     lines += [blank(), fact("model", body.architecture), fact("format", body.quant_method or "not quantized")]
-    lines += [fact("layers", body.layers), fact("files", f"{body.files:,}"), fact("tensors", f"{body.tensors:,}", indent=8)]
+    lines += [
+        fact("layers", body.layers),
+        fact("files", f"{body.files:,}"),
+        fact("tensors", f"{body.tensors:,}", indent=8),
+    ]
     return [*lines, fact("bytes", size(body.size_bytes))]
 
 
@@ -196,11 +216,15 @@ def _skip(reading: Reading, event: Event, width: int) -> Lines:
     front, end = leaf(body.module)
     lines = head("decision · is it skipped?", end, front, width)
     told = f"entry {body.matched_entry}" if body.matched_entry >= 0 else f"0 of {len(body.ignored)} matched"
-    lines += [paint("{m|$, $}", "stays as it is" if body.is_skipped else "quantized", told), blank(), said("looked for", "f")]
+    lines += [
+        paint("{m|$, $}", "stays as it is" if body.is_skipped else "quantized", told),
+        blank(),
+        said("looked for", "f"),
+    ]
     lines += [cut(said(name), width) for name in body.tried]
     lines += [blank(), fact("parts", f"from {body.expansion_source}" if body.expansion_source else "none", indent=7)]
     lines += _by(body.rule, body.where, width)
-    return [*lines, blank(), reading.keys((hint("follow", "the decision"),))]
+    return lines
 
 
 def _launch(reading: Reading, event: Event, width: int) -> Lines:
@@ -211,7 +235,7 @@ def _launch(reading: Reading, event: Event, width: int) -> Lines:
     if body.grid:
         lines.append(fact("grid", " × ".join(f"{one:,}" for one in body.grid)))
     took = duration(event.dur_ns) if event.dur_ns is not None else "…"
-    return [*lines, fact("took", took), blank(), reading.keys((hint("follow", "kernel"),))]
+    return [*lines, fact("took", took)]
 
 
 def _plain(reading: Reading, event: Event, width: int) -> Lines:
@@ -245,8 +269,16 @@ def everything(reading: Reading, event: Event, width: int) -> Lines:
     """The envelope, every field, and what lies inside and around: nothing that was recorded is left out."""
     lines = [paint("{f|everything recorded about} {b|$}", reading.event(event.position)), blank()]
     ended = "still open" if event.is_open else f"{event.dur_ns:,} ns"
-    envelope = (("kind", event.kind), ("stage", event.stage), ("stream", event.stream), ("seq", event.seq),
-                ("rank", event.rank), ("parent", event.parent), ("t_ns", f"{event.t_ns:,}"), ("took", ended))
+    envelope = (
+        ("kind", event.kind),
+        ("stage", event.stage),
+        ("stream", event.stream),
+        ("seq", event.seq),
+        ("rank", event.rank),
+        ("parent", event.parent),
+        ("t_ns", f"{event.t_ns:,}"),
+        ("took", ended),
+    )
     lines += [fact(name, given, indent=8) for name, given in envelope]
     lines += [blank(), *_fields(event, width, set())]
     children = reading.session.children(event)
@@ -276,8 +308,8 @@ def _sized(label: str, text: str, bytes_: int, width: int) -> Text:
 
 
 def _by(loader: str, where: str, width: int) -> Lines:
-    lines = [fact("by", cut(said(loader or "unknown"), width - 7))]
-    return [*lines, paint("       {m|$}", where)] if where else lines
+    lines = [fact("by", cut(said(short_name(loader) or "unknown"), width - 7))]
+    return [*lines, paint("       {m|$}", short_path(where))] if where else lines
 
 
 def _bare(name: str) -> str:
@@ -288,6 +320,13 @@ def _tp(reading: Reading) -> int:
     return reading.snapshot.manifest.tp
 
 
+_LEADS: dict[type, tuple[Hint, ...]] = {
+    LoaderCalled: (hint("follow", "parameter"), hint("inspect", "all facts")),
+    ShardSplit: (hint("step.frame_up", "the call around"), hint("follow", "parameter")),
+    SkipDecided: (hint("follow", "the decision"), hint("inspect", "all facts")),
+    KernelLaunched: (hint("follow", "kernel"), hint("inspect", "all facts")),
+    StageFailed: (hint("follow", "findings"), hint("inspect", "all facts")),
+}
 _EXPLAIN: dict[type, Explain] = {
     LoaderCalled: _call,
     ShardSplit: _split,

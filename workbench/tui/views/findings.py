@@ -25,7 +25,9 @@ LOOKS = {
     "kernel.launched": "Kernels",
 }
 MOST_STEPS = 4
-_DOTTED = re.compile(r"\b(?:\w+\.){2,}(\w+(?:\.(?:weight|bias)\w*)?)")
+MOST_LINES = 4
+_LAYER = re.compile(r"\blayers?\.(\d+)")
+_DOTTED = re.compile(r"\b(?:[A-Za-z]\w*\.)(?:\w+\.)+\w+")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Row:
 class Findings(View):
     """A follow-on stands below its cause and is never counted twice."""
 
-    columns = (Column("finding"), Column("where", 16, keeps_end=True))
+    columns = (Column("finding"), Column("where", 14, keeps_end=True))
     hints = (
         hint("list.down list.up", "move"),
         hint("evidence.1", "evidence"),
@@ -102,7 +104,8 @@ class Findings(View):
     def _evidence(self, number: int, evidence: Evidence, width: int) -> Lines:
         event = self.reading.event(evidence.position)
         lead = paint("{k|$} {m|$} {t|$}", number, event.ljust(5), evidence.what.ljust(9))
-        texts = wrapped(shortened(evidence.text), max(12, width - lead.cell_len - 1), "t" if event else "m")
+        told = evidence.text.splitlines()[0] if evidence.text else ""
+        texts = wrapped(shortened(told), max(12, width - lead.cell_len - 1), "t" if event else "m")[:MOST_LINES]
         first = Text.assemble(lead, " ", texts[0], no_wrap=True, end="")
         return [first, *(Text.assemble(" " * (lead.cell_len + 1), one, no_wrap=True, end="") for one in texts[1:])]
 
@@ -119,7 +122,9 @@ class Findings(View):
 
     def follow(self, row: Row) -> Leads:
         """The first evidence that is an event."""
-        return next((self.evidence(row, n) for n, e in enumerate(row.finding.evidence, 1) if e.position is not None), None)
+        return next(
+            (self.evidence(row, n) for n, e in enumerate(row.finding.evidence, 1) if e.position is not None), None
+        )
 
     def evidence(self, row: Row, number: int) -> Leads:
         """Where evidence leads: the screen of its event, or a page for what is no event."""
@@ -144,7 +149,13 @@ class Findings(View):
 
 def shortened(text: str) -> str:
     """Dotted names without their front, because their end is what differs; `i` has them whole."""
-    return _DOTTED.sub(lambda match: "…" + match[1], text)
+    return _DOTTED.sub(_end_of, text)
+
+
+def _end_of(match: re.Match[str]) -> str:
+    parts = match[0].split(".")
+    kept = 2 if parts[-1].startswith(("weight", "bias", "qweight")) else 1
+    return "…" + ".".join(parts[-kept:])
 
 
 def _searched(finding: Finding) -> str:
@@ -152,9 +163,18 @@ def _searched(finding: Finding) -> str:
 
 
 def _where(finding: Finding) -> str:
+    layers = sorted({int(n) for name in finding.modules for n in _LAYER.findall(name)})
+    if layers and not finding.parameter:
+        return "layer" + ("s " if len(layers) > 1 else " ") + _ranges(layers)
     place = finding.parameter or finding.module or finding.tensor or ""
     short = place.removeprefix("model.")
     return short or ("" if finding.rank is None else f"rank {finding.rank}")
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`0 1 2` while it is short, else `0–46`."""
+    text = " ".join(str(n) for n in numbers)
+    return text if len(text) <= 7 else f"{numbers[0]}–{numbers[-1]}"
 
 
 def _nested(found: Sequence[Finding]) -> list[Row]:
@@ -185,7 +205,10 @@ def came_about(finding: Finding, width: int) -> Lines:
     """One column a stage from cause to effect, with arrows between."""
     steps = finding.steps[:MOST_STEPS]
     room = max(10, (width - 5 * (len(steps) - 1)) // max(1, len(steps)))
-    labels, texts = line(), [wrapped(shortened(text), room, TONES.get(tone, "t"))[:3] for _, text, tone in steps]
+    labels, texts = (
+        line(),
+        [wrapped(shortened(text), room, TONES.get(tone, "t"))[:MOST_LINES] for _, text, tone in steps],
+    )
     rows = [line() for _ in range(max((len(one) for one in texts), default=0))]
     for number, ((label, _, _), lines) in enumerate(zip(steps, texts, strict=True)):
         is_last = number == len(steps) - 1

@@ -31,7 +31,7 @@ class Row:
 class Kernels(View):
     """Launches of one op in one module are one row; `z` folds a layer."""
 
-    columns = (
+    columns: Sequence[Column] = (
         Column("  kernel"),
         Column("grid", 12, is_right=True),
         Column("calls", 6, is_right=True),
@@ -57,6 +57,9 @@ class Kernels(View):
         self.total = len(found)
         merged = _merged(kept)
         self.whole_ns = sum(one.total_ns for one in merged) or 1
+        self.longest_ns = max((one.total_ns for one in merged), default=0) or 1
+        if not any(one.grid for one in merged):
+            self.columns = tuple(one for one in self.columns if one.title != "grid")
         self.rows = self._by_layer(merged) if lens.order % 3 == 0 else _flat(merged, lens.order % 3)
 
     def _by_layer(self, merged: Sequence[Kernel]) -> list[Row]:
@@ -71,9 +74,14 @@ class Kernels(View):
         return rows
 
     def cells(self, row: Row, width: int) -> Sequence[Text]:
-        """Op and module, grid, calls, time, share of all."""
+        """Op and module, grid (when there is one), calls, time, share of the longest."""
+        return tuple(
+            cell for cell, column in zip(self._five(row, width), Kernels.columns, strict=True) if column in self.columns
+        )
+
+    def _five(self, row: Row, width: int) -> Sequence[Text]:
         timed = said(microseconds(row.total_ns), "f" if row.kernel is None else "m")
-        bar = share(row.total_ns, self.whole_ns, 8) if row.kernel is not None else blank()
+        bar = share(row.total_ns, self.longest_ns, 8) if row.kernel is not None else blank()
         if row.kernel is None:
             mark = "▸ " if row.layer in self.lens.folds else "▾ "
             return (paint("{f|$}{m|$}", mark, row.layer or "outside the layers"), blank(), blank(), timed, bar)
@@ -141,7 +149,9 @@ class Kernels(View):
         outcome = self.reading.snapshot.manifest.outcome
         if self.reading.snapshot.is_live:
             return [said("No kernels yet. The load has not reached forward."), paint("{k|t} {m|shows where it is}")]
-        ended = "The load failed before forward" if outcome and outcome.state != "ok" else "No forward pass was recorded"
+        ended = (
+            "The load failed before forward" if outcome and outcome.state != "ok" else "No forward pass was recorded"
+        )
         return [*wrapped(f"No kernels. {ended}.", width), paint("{k|t} {m|shows where}")]
 
 

@@ -18,7 +18,7 @@ from workbench.tui.wording import duration
 BLOCK = 64
 
 
-class Lines_(Sequence[LogLine]):
+class LogLines(Sequence[LogLine]):
     """Lines of the log by number, read in blocks when they come into view."""
 
     def __init__(self, session: Session, numbers: Sequence[int]) -> None:
@@ -59,7 +59,7 @@ class Log(View):
         needle = lens.filter.strip("*\"' ").lower()
         if needle:
             numbers = [line.number for line in session.log_lines(0, self.total) if needle in line.text.lower()]
-        self.rows = Lines_(session, numbers)
+        self.rows = LogLines(session, numbers)
         self.now_line = _line_at_now(reading)
 
     def start(self) -> int:

@@ -23,7 +23,7 @@ from workbench.tui.wording import bracketed, dtype, leaf, shape, size, some
 class Parameters(View):
     """A tree; folded rows show the worst of what they hold, at its place."""
 
-    columns = (Column(" parameter", keeps_end=True), Column("dtype", 5), Column("shape", 11), Column("coverage", 16))
+    columns = (Column(" parameter", keeps_end=True), Column("dtype", 5), Column("shape", 10), Column("coverage", 16))
     hints = (
         hint("list.down list.up", "move"),
         hint("follow", "who wrote"),
@@ -116,7 +116,9 @@ class Parameters(View):
         front, end = leaf(one.name, 2)
         ranks = f"rank {one.rank}" if len(views) == 1 else f"{len(views)} ranks"
         lines = head(f"parameter · {ranks}", end, front, width)
-        lines.append(paint("{m|$ $}  {f|$}", one.dtype.removeprefix("torch."), bracketed(one.shape), size(one.size_bytes)))
+        lines.append(
+            paint("{m|$ $}  {f|$}", one.dtype.removeprefix("torch."), bracketed(one.shape), size(one.size_bytes))
+        )
         lines += [blank(), *self._written(row), *provenance(views, header(self.reading.session), width)]
         lines += self._found(one.name)
         return [*lines, blank(), self.reading.keys((hint("follow", "who wrote"), hint("rank.next", "rank")))]
@@ -176,7 +178,10 @@ class Parameters(View):
         """Why there are none."""
         hidden = self.nothing_matches(self.total, "parameters")
         why = "No parameters. The load ended before the model was built"
-        return hidden or [*wrapped(f"{why}, or its engine's loader is not traced.", width), paint("{k|t} {m|shows where}")]
+        return hidden or [
+            *wrapped(f"{why}, or its engine's loader is not traced.", width),
+            paint("{k|t} {m|shows where}"),
+        ]
 
 
 def _alone(one: ParameterView) -> Row:

@@ -8,11 +8,12 @@ from math import prod
 from rich.text import Text
 
 from inspectors.probe.events import TensorListed
-from sessions.parameters import ParameterView, Write
+from sessions.ledger import Write
+from sessions.parameters import ParameterView
 from workbench.tui.marks import Taken, ruler
 from workbench.tui.paint import Lines, cut, paint, said
 from workbench.tui.views.view import blank
-from workbench.tui.wording import bracketed, count, dtype, leaf
+from workbench.tui.wording import bracketed, count, dtype, leaf, short_name, short_path
 
 MOST_TENSORS = 3
 MOST_RANKS = 8
@@ -36,8 +37,8 @@ def provenance(views: Sequence[ParameterView], header: Header, width: int) -> Li
 
 
 def _loader(view: ParameterView, width: int) -> Lines:
-    lines = [paint("{m|by}     $", cut(said(view.loader or "default loader"), width - 7))]
-    return [*lines, paint("{m|       $}", view.where)] if view.where else lines
+    lines = [paint("{m|by}     $", cut(said(short_name(view.loader) or "default loader"), width - 7))]
+    return [*lines, paint("{m|       $}", short_path(view.where))] if view.where else lines
 
 
 def _tensor(name: str, views: Sequence[ParameterView], listed: TensorListed | None, width: int) -> Lines:
@@ -47,7 +48,9 @@ def _tensor(name: str, views: Sequence[ParameterView], listed: TensorListed | No
     dim = _cut_dim(writes, listed.shape)
     axis = "rows" if dim == 0 else "columns" if dim == 1 else f"dimension {dim}"
     lines = [blank(), paint("{f|from}   $", cut(said(leaf(name, 2)[1]), width - 7))]
-    lines.append(paint("{m|       $ $ · $ 0–$}", dtype(listed.dtype), bracketed(listed.shape), axis, listed.shape[dim] - 1))
+    lines.append(
+        paint("{m|       $ $ · $ 0–$}", dtype(listed.dtype), bracketed(listed.shape), axis, listed.shape[dim] - 1)
+    )
     for view in views[:MOST_RANKS]:
         taken = _taken(view.writes, name, listed.shape, dim)
         lines.append(paint("{m|$}$", f"rank {view.rank}".ljust(7), ruler(min(32, width - 8), taken)))
@@ -120,7 +123,9 @@ def writers(views: Sequence[ParameterView], header: Header, width: int) -> Lines
 
 def _writer(write: Write, listed: TensorListed | None, width: int) -> Lines:
     lead = paint("  {a|$}  $", f"#{write.position + 1:,}".ljust(7), write.checkpoint_name)
-    source = f"{bracketed(write.source_start)} + {bracketed(write.source_length)}" if write.source_start else write.source
+    source = (
+        f"{bracketed(write.source_start)} + {bracketed(write.source_length)}" if write.source_start else write.source
+    )
     into = f"{bracketed(write.start)} + {bracketed(write.length)}"
     shard = write.shard_id or "none"
     where = f"{listed.file} {_offset(write, listed)}" if listed is not None and write.source_start else ""

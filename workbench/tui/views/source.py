@@ -39,10 +39,11 @@ def _found(name: str) -> Path | None:
     if not name.endswith(".py"):
         return None
     candidates = [Path(name)] if Path(name).is_absolute() else [Path(one) / name for one in sys.path if one]
-    for path in candidates:
-        try:
-            if path.is_file() and path.stat().st_size < MOST_BYTES:
-                return path
-        except OSError:
-            continue
-    return None
+    return next((path for path in candidates if _is_source(path)), None)
+
+
+def _is_source(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size < MOST_BYTES
+    except OSError:  # a path from a recording may be anything
+        return False

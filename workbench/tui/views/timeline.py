@@ -23,7 +23,7 @@ from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens, Place
 from workbench.tui.marks import lanes
 from workbench.tui.paint import Lines, paint, said, wrapped
-from workbench.tui.views.facts import everything, explained
+from workbench.tui.views.facts import everything, explained, leads
 from workbench.tui.views.view import Leads, Reading, View, blank, fact, head
 from workbench.tui.widgets.longlist import Column
 from workbench.tui.wording import leaf, milliseconds
@@ -134,6 +134,8 @@ class Timeline(View):
         text.append(f"{glyph} ", "e" if glyph == "✗" else "f" if is_quiet else "m")
         if is_quiet:
             return Text.assemble(text, said(row.label, "f"))
+        if isinstance(row.body, KernelLaunched):
+            return Text.assemble(text, said(row.label, "t"), said(f"  {leaf(row.body.module)[1]}", "f"))
         front, end = leaf(row.label)
         return Text.assemble(text, said(front + "." if front else "", "m"), said(end, "E" if glyph == "✗" else "t"))
 
@@ -195,7 +197,7 @@ class Timeline(View):
             return [*lines, blank(), self.reading.keys((hint("enlarge", "fold"),))]
         event = self.reading.session.event(row.position)
         lines = explained(self.reading, event, width)
-        return [*lines, *self._alike(row, width)]
+        return [*lines, *self._alike(row, width), blank(), self.reading.keys(leads(event))]
 
     def _alike(self, row: Row, width: int) -> Lines:
         there = [(rank, lane) for rank, lane in enumerate(row.lanes) if lane is not None]
@@ -229,7 +231,10 @@ class Timeline(View):
     def empty(self, width: int) -> Lines:
         """Why there are none."""
         if self.problem:
-            return [*wrapped(f"✗ {self.problem}", width, "e"), paint("{k|Esc} {m|clears the filter}  {k|\\\\} {m|edits it}")]
+            return [
+                *wrapped(f"✗ {self.problem}", width, "e"),
+                paint("{k|Esc} {m|clears the filter}  {k|\\\\} {m|edits it}"),
+            ]
         hidden = self.nothing_matches(self.total, "rows")
         if hidden:
             return hidden

@@ -66,7 +66,7 @@ class View:
         """The detail pane: the answer in the first four lines."""
         raise NotImplementedError
 
-    def above(self, width: int) -> Lines:  # noqa: ARG002 - most questions draw nothing over their list
+    def above(self, width: int) -> Lines:
         """A graphic over the list."""
         return []
 
@@ -78,7 +78,7 @@ class View:
         """What stays the same when the view is made anew."""
         raise NotImplementedError
 
-    def position(self, row: Any) -> int | None:  # noqa: ARG002 - some rows are no event
+    def position(self, row: Any) -> int | None:
         """The event this row stands for."""
         return None
 
@@ -109,19 +109,19 @@ class View:
         """What search looks in."""
         return " ".join(cell.plain for cell in self.cells(row, 200))
 
-    def parameter(self, row: Any) -> str:  # noqa: ARG002 - some rows concern no parameter
+    def parameter(self, row: Any) -> str:
         """The parameter a breakpoint on this row would name."""
         return ""
 
-    def follow(self, row: Any) -> Leads:  # noqa: ARG002 - some rows lead nowhere
+    def follow(self, row: Any) -> Leads:
         """Where Enter leads."""
         return None
 
-    def fold(self, row: Any) -> Hashable | None:  # noqa: ARG002 - most lists are flat
+    def fold(self, row: Any) -> Hashable | None:
         """What `z` folds at this row."""
         return None
 
-    def is_folded(self, row: Any) -> bool:  # noqa: ARG002 - most lists are flat
+    def is_folded(self, row: Any) -> bool:
         """True when the row hides rows of its own."""
         return False
 
@@ -138,7 +138,10 @@ class View:
         if not total:
             return []
         if self.lens.filter:
-            return [paint("0 of $ match  {a|$}", f"{total:,}", self.lens.filter), paint("{k|Esc} {m|clears the filter}")]
+            return [
+                paint("0 of $ match  {a|$}", f"{total:,}", self.lens.filter),
+                paint("{k|Esc} {m|clears the filter}"),
+            ]
         if self.lens.is_only_trouble:
             return [paint("{t|None of $ $ is in trouble.}", f"{total:,}", noun), paint("{k|x} {m|shows all}")]
         return []

@@ -76,11 +76,11 @@ def _heights(density: Sequence[float], width: int) -> list[int]:
 
 
 def stage_names(stages: Sequence[tuple[float, str]], width: int) -> Text:
-    """Names at their places; one that would touch the name before it is left out."""
+    """Names at their places; one that would touch the name before it moves right, one without room is left out."""
     cells, free_from = [" "] * width, 0
     for at, name in stages:
-        x = min(round(at * (width - 1)), max(0, width - len(name)))
-        if x >= free_from:
+        x = max(free_from, min(round(at * (width - 1)), width - len(name)))
+        if x + len(name) <= width:
             cells[x : x + len(name)] = name
             free_from = x + len(name) + 1
     return Text("".join(cells)[:width], "f", no_wrap=True, end="")
