@@ -1,16 +1,14 @@
-"""Which implementation of an operation a load uses."""
+"""Which implementation of an operation a load uses; a kind of kernels is a folder beside this file."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from backends.native.errors import KernelError
-
-KINDS = ("reference", "triton")
+KINDS = tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py")))
 
 
 def kernel(op: str, kind: str) -> Callable[..., Any]:
@@ -23,13 +21,5 @@ def kernel(op: str, kind: str) -> Callable[..., Any]:
 
 
 def require_runnable(kind: str, device: str) -> None:
-    """Raise KernelError where kernels of `kind` cannot run on `device`: triton compiles for accelerators only."""
-    if kind != "triton":
-        return
-    if importlib.util.find_spec("triton") is None:
-        raise KernelError("--kernels triton: triton is not installed.", "install triton, or use --kernels reference")
-    if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise KernelError(
-            "--kernels triton: triton does not compile for cpu, and its interpreter is off.",
-            "set TRITON_INTERPRET=1, or use --kernels reference",
-        )
+    """Raise KernelError where kernels of `kind` cannot run on `device`."""
+    importlib.import_module(f"{__package__}.{kind}").require_runnable(device)

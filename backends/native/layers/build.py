@@ -11,7 +11,7 @@ from backends.native.quantization.config import QuantizationConfig
 
 @dataclass(frozen=True)
 class Build:
-    """The choices of one load that reach every layer; `kernels` is "reference" or "triton"."""
+    """The choices of one load that reach every layer; `kernels` is a folder of `backends.native.kernels`."""
 
     quant_config: QuantizationConfig
     params_dtype: torch.dtype

@@ -78,5 +78,5 @@ class UnquantizedFusedMoEMethod(MoEMethod[FusedMoE]):
 
 
 def plain_method(layer: nn.Module) -> QuantizeMethod[Any]:
-    """The method that runs `layer` unquantized."""
+    """The method that runs `layer` in the model's dtype."""
     return UnquantizedFusedMoEMethod() if isinstance(layer, FusedMoE) else UnquantizedLinearMethod()

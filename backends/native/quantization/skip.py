@@ -1,4 +1,4 @@
-"""Decides whether a checkpoint's ignore list leaves a layer unquantized."""
+"""Decides whether a checkpoint's ignore list leaves a layer in the model's dtype."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_layer_skipped(
     packed_modules_mapping: Mapping[str, Sequence[str]],
     fallback: Mapping[str, Sequence[str]] = DEFAULT_FUSED_FALLBACK,
 ) -> bool:
-    """Whether the layer called `prefix` stays unquantized.
+    """Whether the layer called `prefix` stays in the model's dtype.
 
     A fused name is expanded into the names on disk by the model's mapping, else by `fallback`, and then only those are
     compared with the list. Raises SkipDecisionError when the list names some of them and not the others.
