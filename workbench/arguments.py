@@ -51,7 +51,7 @@ def add_stepping(parser: ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def watch_of(args: Namespace, *, scenario: str | None = None) -> Watch:
+def watch_of(args: Namespace) -> Watch:
     """The parsed options of `add_watching` (and `add_stepping`, where the verb has it)."""
     breakpoints = tuple(getattr(args, "breakpoints", ()))
     return Watch(
@@ -62,5 +62,4 @@ def watch_of(args: Namespace, *, scenario: str | None = None) -> Watch:
         breakpoints=breakpoints,
         max_events=args.max_events,
         echoes_log=args.verbose,
-        scenario=scenario,
     )

@@ -107,7 +107,7 @@ def _add_verb(verbs: argparse._SubParsersAction[_Parser], name: str, command: Co
 def _start_screen() -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("no verb was given, and this is not a terminal for the start screen", "loadscope --help")
-    from workbench.tui.app import open_start
+    from workbench.start import open_start
 
     return open_start()
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from workbench import arguments, launching
+from workbench import arguments
 from workbench.command import Command
+from workbench.demonstration import host_of_scenario
 from workbench.ending import follow
-from workbench.preflight.check import check
-from workbench.recipe import checkpoint_of
-from workbench.scenario import default_name, scenario_named
+from workbench.scenario import default_name
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -23,14 +22,14 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(args: Namespace) -> int:
-    name = args.scenario or default_name()
-    scenario = scenario_named(name)
-    tp = args.tp if args.tp is not None else scenario.tp
-    engine = launching.engine_named(scenario.engine)
-    model = checkpoint_of(scenario, is_quiet=args.json)
-    facts = check(model, engine, tp)
-    load = launching.Load(model=model, engine=scenario.engine, tp=tp, extra=(*scenario.extra, *args.host_command))
-    return follow(launching.host_of_load(load, facts, arguments.watch_of(args, scenario=name)), args)
+    host = host_of_scenario(
+        args.scenario or default_name(),
+        arguments.watch_of(args),
+        tp=args.tp,
+        extra=tuple(args.host_command),
+        is_quiet=args.json,
+    )
+    return follow(host, args)
 
 
 COMMAND = Command(
