@@ -65,7 +65,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="fused names and their parts, used where the model does not say")  # fmt: skip
     add("--kernels", choices=KINDS, default="reference", help="kernels to run (default reference)")
     add("--load-only", action="store_true", help="stop when the model is loaded")
-    add("--threads", type=positive, metavar="N", help="threads of torch (default: torch's)")
+    add(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="threads of torch per rank (default: torch's, divided by the ranks)",
+    )
     return parser
 
 
@@ -73,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exceptions of the load pass through, as they do in an engine."""
     options = make_parser().parse_args(arguments)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    # Each rank is a thread with a pool of its own, whose idle workers spin.
+    torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.tp))
     started = perf_counter()
     loaded = load(
         options.model,
