@@ -94,6 +94,7 @@ def test_control_and_direction_characters_are_shown_escaped(raw, shown):
 
 def test_a_dotted_name_keeps_its_end_when_it_is_cut():
     assert cut(Text("■ layers.1.mlp.experts.down_proj.weight"), 20, keeps_end=True).plain == "■ ….down_proj.weight"
+    assert cut(Text("    ■ w13_weight"), 14, keeps_end=True, shrinks=4).plain == "  ■ w13_weight"
     assert cut(Text("abcdef"), 4).plain == "abc…"
     assert cut(Text("abc"), 4).plain == "abc"
 

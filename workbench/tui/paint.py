@@ -12,8 +12,6 @@ from rich.text import Text
 Lines = list[Text]
 
 _MARK = re.compile(r"\{([A-Za-z]\w*)\|([^{}]*)\}|([^{}$]+|\$|[{}])")
-SHRINKS = 4
-"""How many cells of its indent a name gives up before it is cut."""
 _NOTHING = object()
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -59,10 +57,11 @@ def _append(line: Text, piece: str, role: str, given: Iterator[object]) -> None:
             line.append(part, role)
 
 
-def cut(text: Text, width: int, *, keeps_end: bool = False) -> Text:
+def cut(text: Text, width: int, *, keeps_end: bool = False, shrinks: int = 0) -> Text:
     """The text in at most `width` cells, with `…` where something is missing.
 
-    `keeps_end` takes it out after the indent: of a dotted name the end is what differs. An indent gives way first.
+    `keeps_end` takes it out after the indent: of a dotted name the end is what differs.
+    `shrinks` is how many cells of the indent give way first.
     """
     if text.cell_len <= width:
         return text
@@ -70,7 +69,7 @@ def cut(text: Text, width: int, *, keeps_end: bool = False) -> Text:
         copy = text.copy()
         copy.truncate(max(width, 0), overflow="ellipsis")
         return copy
-    spare = min(len(text.plain) - len(text.plain.lstrip()), SHRINKS, text.cell_len - width)
+    spare = min(len(text.plain) - len(text.plain.lstrip()), shrinks, text.cell_len - width)
     text = text[spare:] if spare > 0 else text
     if text.cell_len <= width:
         return text

@@ -8,11 +8,11 @@ from rich.text import Text
 
 from sessions.errors import SessionError
 from sessions.session import Session
-from sessions.spine import density
 from workbench.tui.marks import spark
 from workbench.tui.paint import Lines, cut, paint, said, wrapped
 from workbench.tui.recent import Recent, size_bytes
 from workbench.tui.snapshot import Folding, Snapshot
+from workbench.tui.spinefold import CELLS
 from workbench.tui.views.view import blank
 from workbench.tui.wording import size
 
@@ -42,7 +42,8 @@ def _looked(path: str, _stamp: tuple[object, ...]) -> tuple[Snapshot, Text]:
     """Fold a session once; it is closed again at once. SessionError when it cannot be read."""
     session = Session.open(path)
     try:
-        return Folding(session).fold(None), spark(density(session, MINI), 1.0)
+        snapshot = Folding(session).fold(None)
+        return snapshot, spark([0.1 + height for height in snapshot.spine.density[:: CELLS // MINI]], 1.1)
     finally:
         session.close()
 

@@ -110,7 +110,8 @@ class StartScreen(Screen[None]):
         same = (n for n, row in enumerate(self.rows) if was and (row.kind, row.title) == (was.kind, was.title))
         first = next((n for n, row in enumerate(self.rows) if row.kind not in {"heading", "blank"}), 0)
         listed.put((Column("", 0),), self.rows, self._cells, next(same, first), centre=False)
-        self._show_side()
+        # The side has no width before the first layout.
+        self.call_after_refresh(self._show_side)
         self._keys()
 
     def _made(self) -> list[Row]:
@@ -145,12 +146,12 @@ class StartScreen(Screen[None]):
         glyph, role = STATES.get(one.state, ("•", "m"))
         facts = one.manifest
         when = "live" if one.state == "running" else age(one.age_seconds(datetime.now(timezone.utc)))
-        room = max(12, width - 44)
+        room = max(12, width - 40)
         name = cut(said(facts.name or one.path.name, "t"), room)
         line = paint("{" + role + "|$} $", glyph, name)
         line.append(" " * max(1, room - name.cell_len + 1))
-        line.append_text(cut(said(facts.format, "m"), 16))
-        line.append(" " * max(1, room + 19 - line.cell_len + 1))
+        line.append_text(said(" ".join(facts.format.split()[:2])[:12], "m"))
+        line.append(" " * max(1, room + 16 - line.cell_len))
         line.append_text(
             paint("{m|tp $}  {m|$}  {m|$}", str(facts.tp).ljust(2), cut(said(facts.engine), 9).plain.ljust(9), when)
         )

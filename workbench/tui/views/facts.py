@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -25,10 +25,12 @@ from sessions.event import Event, UnknownBody
 from sessions.rowtext import label_of
 from workbench.tui.keymap import Hint, hint
 from workbench.tui.marks import Taken, ruler
-from workbench.tui.paint import Lines, cut, paint, said, wrapped
+from workbench.tui.paint import Lines, cut, padded, paint, said, wrapped
 from workbench.tui.views.view import Reading, blank, fact, head
 from workbench.tui.wording import bracketed, duration, leaf, milliseconds, short_name, short_path, size, value
+from workbench.tui.wording import dtype as short_dtype
 
+MOST_COUNTED = 200
 Explain = Callable[[Reading, Event, int], Lines]
 
 
@@ -41,6 +43,20 @@ def explained(reading: Reading, event: Event, width: int) -> Lines:
     """The detail of one event, by its kind; a kind without a picture of its own lists its fields."""
     explain: Explain = _EXPLAIN.get(type(event.body), _plain)
     return explain(reading, event, width)
+
+
+def counted(events: Sequence[Event], title: str, width: int) -> Lines:
+    """Neighbours of one kind that are one row: what there is, and the first of them."""
+    alike = [event for event in events if event.kind == events[0].kind]
+    lines = [said(alike[0].stage, "f"), *wrapped(title, width, "b"), blank()]
+    for event in alike[:MOST_COUNTED]:
+        body: Any = event.body
+        name = body.checkpoint_name if isinstance(body, TensorListed) else body.parameter
+        facts = f"{short_dtype(body.dtype)} {bracketed(body.shape)}"
+        room = width - len(facts) - 1
+        lines.append(paint("$ {m|$}", padded(cut(said(name), room, keeps_end=True), room), facts))
+    more = len(alike) - MOST_COUNTED
+    return [*lines, *([said(f"and {more:,} more", "m")] if more > 0 else [])]
 
 
 def _call(reading: Reading, event: Event, width: int) -> Lines:
@@ -134,7 +150,7 @@ def _failed(reading: Reading, event: Event, width: int) -> Lines:
     body: Any = event.body
     stage = body.failed_stage or "the host"
     rank = f" · rank {event.rank}" if event.rank >= 0 else ""
-    lines = [cut(paint("{E|✗ $} {m|in $$}", body.error or "exception", stage, rank), width)]
+    lines = [cut(paint("{E|✗ $} {m|in $$}", leaf(body.error)[1] or "exception", stage, rank), width)]
     name = body.parameter or body.module
     if name:
         front, end = leaf(name, 2 if body.parameter else 1)
@@ -149,7 +165,7 @@ def _failed(reading: Reading, event: Event, width: int) -> Lines:
     lines += _follows_from(reading, event, width)
     lines += [blank(), paint("{f|frames}  {k|u} {m|up}")]
     for number, frame in enumerate(body.frames[:6]):
-        lines.append(cut(paint("{f|$} {m|$}", "▸" if not number else " ", frame), width))
+        lines.append(cut(paint("{f|$} {m|$}", "▸" if not number else " ", short_path(frame)), width))
     return lines
 
 
@@ -169,7 +185,7 @@ def _around(reading: Reading, event: Event, width: int) -> Lines:
     lines = [fact("span", f"{reading.event(event.position)} {event.kind}")]
     for name, given in told:
         if given not in ("", (), 0, -1, None) and name != "module":
-            shown = bracketed(given) if isinstance(given, tuple) else given
+            shown = bracketed(given) if isinstance(given, tuple) else short_path(str(given))
             lines.append(cut(fact(names.get(name, name), shown, indent=max(7, len(names.get(name, name)) + 1)), width))
     return lines
 

@@ -105,7 +105,7 @@ class Findings(View):
         event = self.reading.event(evidence.position)
         lead = paint("{k|$} {m|$} {t|$}", number, event.ljust(5), evidence.what.ljust(9))
         told = evidence.text.splitlines()[0] if evidence.text else ""
-        texts = wrapped(shortened(told), max(12, width - lead.cell_len - 1), "t" if event else "m")[:MOST_LINES]
+        texts = limited(wrapped(shortened(told), max(12, width - lead.cell_len - 1), "t" if event else "m"), 6)
         first = Text.assemble(lead, " ", texts[0], no_wrap=True, end="")
         return [first, *(Text.assemble(" " * (lead.cell_len + 1), one, no_wrap=True, end="") for one in texts[1:])]
 
@@ -158,6 +158,15 @@ def _end_of(match: re.Match[str]) -> str:
     return "…" + ".".join(parts[-kept:])
 
 
+def limited(lines: Lines, most: int) -> Lines:
+    """At most so many lines; a last one that is not the end says so."""
+    if len(lines) <= most:
+        return lines
+    last = Text.assemble(lines[most - 1][: max(0, len(lines[most - 1]) - 1)], ("…", "f"), no_wrap=True, end="")
+    last.style = lines[most - 1].style
+    return [*lines[: most - 1], last]
+
+
 def _searched(finding: Finding) -> str:
     return f"{finding.id} {finding.severity} {finding.class_} {finding.title} {finding.module}".lower()
 
@@ -207,7 +216,7 @@ def came_about(finding: Finding, width: int) -> Lines:
     room = max(10, (width - 5 * (len(steps) - 1)) // max(1, len(steps)))
     labels, texts = (
         line(),
-        [wrapped(shortened(text), room, TONES.get(tone, "t"))[:MOST_LINES] for _, text, tone in steps],
+        [limited(wrapped(shortened(text), room, TONES.get(tone, "t")), MOST_LINES) for _, text, tone in steps],
     )
     rows = [line() for _ in range(max((len(one) for one in texts), default=0))]
     for number, ((label, _, _), lines) in enumerate(zip(steps, texts, strict=True)):

@@ -87,7 +87,7 @@ class Kernels(View):
             return (paint("{f|$}{m|$}", mark, row.layer or "outside the layers"), blank(), blank(), timed, bar)
         one = row.kernel
         grid = " × ".join(f"{size:,}" for size in one.grid)
-        name = paint("  $  {f|$}", one.name.rpartition("::")[2], _module(one))
+        name = paint("  $  {f|$}", one.name.rpartition("::")[2], _module(one, is_alone=bool(self.lens.order % 3)))
         return (cut(name, width), said(grid, "m"), said(f"{one.launches:,}", "f"), timed, bar)
 
     def identity(self, row: Row) -> Hashable:
@@ -155,9 +155,10 @@ class Kernels(View):
         return [*wrapped(f"No kernels. {ended}.", width), paint("{k|t} {m|shows where}")]
 
 
-def _module(one: Kernel) -> str:
+def _module(one: Kernel, *, is_alone: bool) -> str:
     inside = one.module.removeprefix(one.layer).strip(".")
-    return leaf(inside)[1]
+    layer = f"{leaf(one.layer, 2)[1]} " if is_alone and one.layer else ""
+    return layer + leaf(inside)[1]
 
 
 def _shapes(label: str, shapes: Sequence[str], width: int) -> Lines:

@@ -23,7 +23,12 @@ from workbench.tui.wording import bracketed, dtype, leaf, shape, size, some
 class Parameters(View):
     """A tree; folded rows show the worst of what they hold, at its place."""
 
-    columns = (Column(" parameter", keeps_end=True), Column("dtype", 5), Column("shape", 10), Column("coverage", 16))
+    columns = (
+        Column(" parameter", keeps_end=True, shrinks=4),
+        Column("dtype", 5),
+        Column("shape", 10),
+        Column("coverage", 16),
+    )
     hints = (
         hint("list.down list.up", "move"),
         hint("follow", "who wrote"),

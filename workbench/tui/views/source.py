@@ -11,6 +11,7 @@ from workbench.tui.paint import Lines, paint, printable, said, wrapped
 from workbench.tui.views.view import Page
 
 MOST_BYTES = 2_000_000
+BEFORE = 16
 
 
 def source_page(title: str, where: str, why: Lines) -> Page:
@@ -22,9 +23,9 @@ def source_page(title: str, where: str, why: Lines) -> Page:
         return Page(title, [*why, Text(), *wrapped(gone, 100, "m")])
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     chosen = int(number)
-    code = [_line(n, text, is_chosen=n == chosen) for n, text in enumerate(lines, 1)]
-    top = len(why) + 2
-    return Page(title, [*why, Text(), paint("{f|$}", where), *code], top + max(0, chosen - 12) if chosen > 12 else 0)
+    first = max(1, chosen - BEFORE)
+    code = [_line(n, text, is_chosen=n == chosen) for n, text in enumerate(lines, 1) if n >= first]
+    return Page(title, [*why, Text(), paint("{f|$}", where), *code])
 
 
 def _line(number: int, text: str, *, is_chosen: bool) -> Text:

@@ -10,9 +10,11 @@ from inspectors.probe.events import (
     KernelLaunched,
     LoaderCalled,
     MethodSelected,
+    ParameterRegistered,
     ShardSplit,
     SkipDecided,
     StageFailed,
+    TensorListed,
     WeightsCreated,
 )
 from sessions.errors import SessionError
@@ -23,7 +25,7 @@ from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens, Place
 from workbench.tui.marks import lanes
 from workbench.tui.paint import Lines, paint, said, wrapped
-from workbench.tui.views.facts import everything, explained, leads
+from workbench.tui.views.facts import counted, everything, explained, leads
 from workbench.tui.views.view import Leads, Reading, View, blank, fact, head
 from workbench.tui.widgets.longlist import Column
 from workbench.tui.wording import leaf, milliseconds
@@ -129,13 +131,15 @@ class Timeline(View):
             return Text.assemble(text, said(row.label, "m"))
         glyph = "✗" if is_failed else GLYPHS.get(_stage(row), "•")
         if isinstance(row.body, StageFailed):
-            return Text.assemble(text, ("✗ ", "e"), said(row.body.error or "exception", "E"))
+            return Text.assemble(text, ("✗ ", "e"), said(leaf(row.body.error)[1] or "exception", "E"))
         is_quiet = isinstance(row.body, ShardSplit)
         text.append(f"{glyph} ", "e" if glyph == "✗" else "f" if is_quiet else "m")
         if is_quiet:
             return Text.assemble(text, said(row.label, "f"))
         if isinstance(row.body, KernelLaunched):
             return Text.assemble(text, said(row.label, "t"), said(f"  {leaf(row.body.module)[1]}", "f"))
+        if isinstance(row.body, (SkipDecided, MethodSelected)):
+            return Text.assemble(text, said(leaf(row.body.module)[1], "t"), said(f"  {_chosen(row.body)}", "m"))
         front, end = leaf(row.label)
         return Text.assemble(text, said(front + "." if front else "", "m"), said(end, "E" if glyph == "✗" else "t"))
 
@@ -150,6 +154,11 @@ class Timeline(View):
             return None
         low = _at_or_before(numbers, identity)
         return low if numbers[low] == identity else None
+
+    def start(self) -> int:
+        """The end of a load that failed, the beginning of any other."""
+        outcome = self.reading.snapshot.manifest.outcome
+        return len(self.rows) - 1 if outcome is not None and outcome.state in {"failed", "killed"} else 0
 
     def row_at(self, position: int) -> int:
         """The row in which an event is shown, or the nearest one before it that is in view."""
@@ -196,6 +205,8 @@ class Timeline(View):
             lines.append(fact("took", f"{milliseconds(row.dur_ns)} ms"))
             return [*lines, blank(), self.reading.keys((hint("enlarge", "fold"),))]
         event = self.reading.session.event(row.position)
+        if row.count > 1 and isinstance(row.body, (TensorListed, ParameterRegistered)):
+            return counted(self.reading.session.page(row.position, row.position + row.count), row.label, width)
         lines = explained(self.reading, event, width)
         return [*lines, *self._alike(row, width), blank(), self.reading.keys(leads(event))]
 
@@ -242,6 +253,12 @@ class Timeline(View):
             return [said("Nothing recorded yet. The host is starting."), paint("{k|l} {m|shows what it prints}")]
         why = "No events. The host ended before it used a traced engine, or the probe was not armed."
         return [*wrapped(why, width), paint("{k|l} {m|shows what the host printed}")]
+
+
+def _chosen(body: SkipDecided | MethodSelected) -> str:
+    if isinstance(body, MethodSelected):
+        return body.method.removesuffix("Method")
+    return "skipped" if body.is_skipped else "not skipped"
 
 
 def _stage(row: Row) -> str:

@@ -26,12 +26,13 @@ _PAINTED = 512
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `width` 0 takes what is left; `keeps_end` cuts a name at its front."""
+    """One column: `width` 0 takes what is left; `keeps_end` cuts a name in front, after `shrinks` cells of indent."""
 
     title: str
     width: int = 0
     is_right: bool = False
     keeps_end: bool = False
+    shrinks: int = 0
 
 
 Cells = Callable[[Any, int], Sequence[Text]]
@@ -85,7 +86,7 @@ class LongList(ScrollView, can_focus=True):
         line.stylize("a", 0, 1)
         for number, (cell, width, column) in enumerate(zip(cells, self.widths(), self.columns, strict=False)):
             line.append("  " if number else "")
-            fitted = cut(cell, width, keeps_end=column.keeps_end)
+            fitted = cut(cell, width, keeps_end=column.keeps_end, shrinks=column.shrinks)
             line.append_text(padded(fitted, width, is_right=column.is_right))
         return line
 
