@@ -40,6 +40,11 @@ def is_installed() -> bool:
 
 def armed(command: tuple[str, ...]) -> tuple[str, ...]:
     """An engine's command `python -m MODULE …` so that it arms itself where no loadscope.pth does it."""
-    if pth_file() is not None or command[1:2] != ("-m",):
+    if command[1:2] != ("-m",):
+        return command
+    if is_installed():
+        # `-m` puts the current folder first: in a checkout it would hide the installed packages from the host.
+        return (command[0], "-I", *command[1:])
+    if pth_file() is not None:
         return command
     return (command[0], "-c", ARM_AND_RUN, *command[2:])
