@@ -75,33 +75,37 @@ def grid(shape: tuple[int, ...], boxes: Sequence[Box]) -> Grid | None:
     shape = shape or (1,)
     if elements(shape) == 0:
         return Grid(shape, tuple(np.array([0, n]) for n in shape), np.ones([1] * len(shape), np.int32))
-    spans = [_clipped(shape, box) for box in boxes]
+    begins, ends = _clipped(shape, boxes)
     edges = tuple(
-        np.unique(np.array([0, n, *(s[dim][0] for s in spans), *(s[dim][1] for s in spans)], dtype=np.int64))
-        for dim, n in enumerate(shape)
+        np.unique(np.concatenate([begins[:, dim], ends[:, dim], np.array([0, n])])) for dim, n in enumerate(shape)
     )
     if elements([len(e) for e in edges]) > MAX_GRID_CELLS:
         return None
     steps = np.zeros([len(e) for e in edges], dtype=np.int32)
-    for span in spans:
-        _add(steps, [tuple(int(c) for c in np.searchsorted(e, ends)) for e, ends in zip(edges, span, strict=True)])
+    _add(steps, edges, (begins, ends))
     for dim in range(len(shape)):
         np.cumsum(steps, axis=dim, out=steps)
     return Grid(shape, edges, steps[tuple(slice(0, -1) for _ in shape)])
 
 
-def _clipped(shape: tuple[int, ...], box: Box) -> list[tuple[int, int]]:
-    start, length = box
-    if len(start) != len(shape) or len(length) != len(shape):
-        start, length = (*start, *[0] * len(shape))[: len(shape)], (*length, *shape[len(length) :])[: len(shape)]
-    spans = [(min(max(a, 0), n), min(max(a + max(k, 0), 0), n)) for a, k, n in zip(start, length, shape, strict=True)]
-    return spans if all(a < b for a, b in spans) else [(0, 0)] * len(shape)
+def _clipped(shape: tuple[int, ...], boxes: Sequence[Box]) -> tuple[Numbers, Numbers]:
+    """First and last corner of each box, [boxes, dims], inside the shape; boxes of other dimensions are left out."""
+    fitting = [box for box in boxes if len(box[0]) == len(shape) == len(box[1])]
+    begins = np.array([box[0] for box in fitting], dtype=np.int64).reshape(len(fitting), len(shape))
+    lengths = np.array([box[1] for box in fitting], dtype=np.int64).reshape(len(fitting), len(shape))
+    ends = np.clip(begins + lengths, 0, np.array(shape))
+    begins = np.clip(begins, 0, np.array(shape))
+    is_filled = (begins < ends).all(axis=1)
+    return begins[is_filled], ends[is_filled]
 
 
-def _add(steps: npt.NDArray[np.int32], corners: list[tuple[int, ...]]) -> None:
-    for choice in range(1 << len(corners)):
-        ends = [(choice >> dim) & 1 for dim in range(len(corners))]
-        steps[tuple(pair[end] for pair, end in zip(corners, ends, strict=True))] += -1 if sum(ends) % 2 else 1
+def _add(steps: npt.NDArray[np.int32], edges: tuple[Numbers, ...], corners: tuple[Numbers, Numbers]) -> None:
+    """Differences whose running sums over all dimensions are the counts: each corner of each box adds or takes one."""
+    places = [[np.searchsorted(e, ends[:, dim]) for ends in corners] for dim, e in enumerate(edges)]
+    for choice in range(1 << len(edges)):
+        ends = [(choice >> dim) & 1 for dim in range(len(edges))]
+        index = tuple(pair[end] for pair, end in zip(places, ends, strict=True))
+        np.add.at(steps, index, -1 if sum(ends) % 2 else 1)
 
 
 def line(found: Grid, width: int, is_final: bool) -> str:

@@ -92,14 +92,15 @@ class Folded:
         session = self._session
         firsts, lasts = session.seqs_before(start), session.seqs_before(stop)
         out = []
+        is_merged = len(session.streams) > 1
         for stream, first, last in zip(session.streams, firsts, lasts, strict=True):
             if last <= first:
                 continue
             keys = _keys(stream, first + 1, last)
             for seq, *envelope in stream.envelopes(first + 1, last):
-                position = session.position(stream.number, seq)
+                position = session.position(stream.number, seq) if is_merged else seq - 1
                 out.append((position, stream.number, tuple(envelope), keys.get(seq, ())))
-        if len(session.streams) > 1:
+        if is_merged:
             out.sort(key=itemgetter(0))
         yield from out
 

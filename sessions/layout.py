@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,15 +54,6 @@ class Layout:
         """The fields of the body class, with the storage this version expects."""
         return {s.name: s.storage for s in field_specs(self.body_class)} if self.body_class else {}
 
-    def reader(self, name: str, texts: Texts) -> Callable[[object], object]:
-        """What turns the stored value of a column into the value of the field."""
-        storage = dict(self.columns)[name]
-        if storage == "text":
-            return texts.text
-        if storage == "json":
-            return texts.value
-        return bool if storage == "bool" else _same
-
     def body(self, values: tuple[object, ...], texts: Texts) -> tuple[Body, Mapping[str, object]]:
         """The body of a row and the fields that this version does not know (or stores otherwise)."""
         facts: dict[str, object] = {}
@@ -79,10 +70,6 @@ class Layout:
         wrong = [n for n, v in facts.items() if n not in self.known or not isinstance(v, _TYPES[self.known[n]])]
         extra = {name: facts.pop(name) for name in wrong}
         return cls(**facts), extra or NOTHING
-
-
-def _same(value: object) -> object:
-    return value
 
 
 def layouts(declared: list[tuple[object, ...]]) -> dict[str, Layout]:

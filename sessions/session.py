@@ -226,9 +226,13 @@ class Session:
         stop = len(self) if stop is None else min(stop, len(self))
         firsts, lasts = self.seqs_before(start), self.seqs_before(stop)
         for stream, first, last in zip(self.streams, firsts, lasts, strict=True):
-            for seq, t_ns, dur, parent, rank, *fields in stream.columns(kind, names, first + 1, last):
-                position = self.position(stream.number, seq) if self._order.is_merged else seq - 1
-                yield (position, stream.number, t_ns, dur, parent, rank, *fields)
+            found = stream.columns(kind, names, first + 1, last)
+            if self._order.is_merged:
+                for seq, *facts in found:
+                    yield (self.position(stream.number, seq), stream.number, *facts)
+            else:
+                for seq, *facts in found:
+                    yield (seq - 1, stream.number, *facts)
 
     def children(self, event: Event) -> list[Event]:
         """The events directly inside a span, in order."""

@@ -12,7 +12,7 @@ from inspectors.probe.events import KINDS, SCHEMA_VERSION, Body
 from sessions import opening
 from sessions.errors import SessionError
 from sessions.event import NOTHING, Event, UnknownBody
-from sessions.layout import Layout, layouts
+from sessions.layout import Layout, layouts, quoted
 from sessions.texts import Texts
 
 BATCH = 4096
@@ -193,31 +193,26 @@ class Stream:
 
     def page(self, first: int, last: int) -> list[Event]:
         """Events with seq `first`..`last` (both in), in seq order; `position` is seq-1 (the session corrects it)."""
-        rows = self.rows(
-            f"SELECT {ENVELOPE}, e.kind, e.stage FROM event e WHERE e.seq BETWEEN ? AND ? ORDER BY e.seq", (first, last)
-        )
-        self._texts.need([n for row in rows for n in row[5:7]])
-        kinds = {row[5] for row in rows}
-        bodies: dict[object, Raw] = {}
-        for number in kinds:
-            bodies.update(self._raw_bodies(self.name(number), first, last))
-        return [self._event(row, bodies.get(row[0])) for row in rows]
+        return self._events("BETWEEN ? AND ?", (first, last))
 
     def pick(self, seqs: list[int]) -> list[Event]:
         """The events with these seqs, in seq order."""
         out: list[Event] = []
         wanted = sorted(set(seqs))
-        while wanted:
-            near = [seq for seq in wanted[:BATCH] if seq < wanted[0] + 4 * BATCH]
-            dense = near[-1] - near[0] < 4 * len(near)
-            if dense:
-                kept = set(near)
-                out += [event for event in self.page(near[0], near[-1]) if event.seq in kept]
-            else:
-                for seq in near:
-                    out += self.page(seq, seq)
-            wanted = wanted[len(near) :]
+        for start in range(0, len(wanted), BATCH // 8):
+            batch = tuple(wanted[start : start + BATCH // 8])
+            out += self._events(f"IN ({','.join('?' * len(batch))})", batch)
         return out
+
+    def _events(self, which: str, arguments: Raw) -> list[Event]:
+        rows = self.rows(
+            f"SELECT {ENVELOPE}, e.kind, e.stage FROM event e WHERE e.seq {which} ORDER BY e.seq", arguments
+        )
+        self._texts.need([n for row in rows for n in row[5:7]])
+        bodies: dict[object, Raw] = {}
+        for number in {row[5] for row in rows}:
+            bodies.update(self._raw_bodies(self.name(number), which, arguments))
+        return [self._event(row, bodies.get(row[0])) for row in rows]
 
     def envelopes(self, first: int, last: int) -> Iterator[tuple[int, str, int, int, int | None]]:
         """(seq, kind, parent, rank, dur_ns) of the events with seq `first`..`last`."""
@@ -226,12 +221,11 @@ class Stream:
         for seq, kind, parent, rank, dur_ns in rows:
             yield seq, names[kind], _whole(parent), _whole(rank), dur_ns
 
-    def _raw_bodies(self, kind: str, first: int, last: int) -> Iterator[tuple[object, Raw]]:
+    def _raw_bodies(self, kind: str, which: str, arguments: Raw) -> Iterator[tuple[object, Raw]]:
         layout = self._layouts.get(kind)
         if layout is None:
             return
-        query = f"SELECT b.seq{layout.selected} FROM {layout.table} b WHERE b.seq BETWEEN ? AND ?"
-        rows = self.rows(query, (first, last))
+        rows = self.rows(f"SELECT b.seq{layout.selected} FROM {layout.table} b WHERE b.seq {which}", arguments)
         self._texts.need([row[place + 1] for row in rows for place in layout.text_places])
         for row in rows:
             yield row[0], row[1:]
@@ -258,22 +252,22 @@ class Stream:
         layout = self._layouts.get(kind)
         if layout is None:
             return
-        present = {name for name, _ in layout.columns}
-        chosen = [name for name in names if name in present]
-        readers = [layout.reader(name, self._texts) for name in chosen]
-        text_places = [5 + n for n, name in enumerate(chosen) if dict(layout.columns)[name] in {"text", "json"}]
-        select = "".join(f', b."{name}"' for name in chosen)
+        storages = dict(layout.columns)
+        chosen = [name for name in names if name in storages]
+        select = "".join(f", b.{quoted(name)}" for name in chosen)
         query = (
             f"SELECT {ENVELOPE}{select} FROM {layout.table} b JOIN event e ON e.seq = b.seq "
             f"WHERE b.seq > ? AND b.seq <= ? ORDER BY b.seq LIMIT {BATCH}"
         )
-        places = [5 + chosen.index(name) if name in present else -1 for name in names]
         done = first - 1
         while rows := self.rows(query, (done, last)):
-            self._texts.need([row[place] for row in rows for place in text_places])
-            for row in rows:
-                values = (*row[:5], *(read(v) for read, v in zip(readers, row[5:], strict=True)))
-                yield (*values[:5], *(values[p] if p >= 0 else None for p in places))
+            stored = dict(zip(chosen, list(zip(*rows, strict=True))[5:], strict=True))
+            fields = [
+                self._texts.column(storages[name], stored[name]) if name in stored else [None] * len(rows)
+                for name in names
+            ]
+            for row, *values in zip(rows, *fields, strict=True):
+                yield (*row[:5], *values)
             done = _whole(rows[-1][0])
             if len(rows) < BATCH:
                 return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 Rows = Callable[[str, tuple[object, ...]], list[tuple[object, ...]]]
 
@@ -51,6 +52,17 @@ class Texts:
                 return found
         self.unreadable += 1
         return ""
+
+    def column(self, storage: str, stored: Sequence[object]) -> list[Any]:
+        """The values of a column stored as "text", "json", "bool", "int" or "real", many at a time."""
+        if storage == "bool":
+            return [bool(v) for v in stored]
+        if storage not in {"text", "json"}:
+            return list(stored)
+        self.need(stored)
+        read = self.text if storage == "text" else self.value
+        values = {number: read(number) for number in set(stored)}
+        return [values[number] for number in stored]
 
     def value(self, number: object) -> object:
         """The value of a JSON text, arrays as tuples; an empty tuple, and counted, when it cannot be read."""
