@@ -5,6 +5,12 @@ import os
 import sys
 from _frozen_importlib_external import PathFinder
 
+TYPE_CHECKING = False  # importing typing costs 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - pathlib costs 3 ms
 _OURS = ("inspectors", "backends")
 _WATCH_FILE = "watch.txt"
@@ -96,11 +102,17 @@ class EngineWatch:
         self.loadscope_session, self._modules = folder, frozenset(modules)
         self._is_started = False
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """None, always: the import goes on with the other finders."""
-        del path, target
-        if name in self._modules and not self._is_started:
-            self.start()
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        """None, but for the import that starts the probe: its hooks came too late to be asked, so they are asked here."""
+        if name not in self._modules or self._is_started:
+            return None
+        self.start()
+        for finder in sys.meta_path:
+            if getattr(finder, "reports_imports", False):
+                return finder.find_spec(name, path, target)
+        return None
 
     def start(self) -> None:
         """Load settings, inspectors and adapters and set the import hooks; a fault leaves the host alone."""

@@ -13,6 +13,8 @@ from typing import Any
 class ImportHooks:
     """A meta path finder that leaves finding to the others and wraps the loaders of the modules it covers."""
 
+    reports_imports = True
+
     def __init__(
         self, packages: Iterable[str], modules: Iterable[str], ready: Callable[[str, ModuleType], None]
     ) -> None:

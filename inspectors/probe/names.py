@@ -27,12 +27,15 @@ class Yielded:
     dtype: str
 
 
+_Held = tuple["weakref.ref[Any]", Yielded]
+
+
 class TensorNames:
     """Remembers what was yielded without keeping any tensor alive."""
 
     def __init__(self) -> None:
-        self._by_id: dict[int, tuple[weakref.ref[Any], Yielded]] = {}
-        self._recent: deque[tuple[weakref.ref[Any], Yielded]] = deque(maxlen=_RECENT)
+        self._by_id: dict[int, _Held] = {}
+        self._recent: deque[_Held] = deque(maxlen=_RECENT)
         self._last: Yielded | None = None
 
     def note(self, name: str, tensor: Any) -> None:
@@ -40,7 +43,7 @@ class TensorNames:
         self._last = noted = layout_of(name, tensor)
         key = id(tensor)
         try:
-            held = (weakref.ref(tensor, lambda _: self._by_id.pop(key, None)), noted)
+            held: _Held = (weakref.ref(tensor, lambda _: self._by_id.pop(key, None)), noted)
         except TypeError:
             return  # an engine's own plain value: only "the last one read" can name it
         self._by_id[key] = held
@@ -50,13 +53,11 @@ class TensorNames:
         """The checkpoint tensor that `tensor` is, or lies in, or most likely came from."""
         for candidate in (tensor, getattr(tensor, "_base", None)):
             known = self._by_id.get(id(candidate)) if candidate is not None else None
-            if known is not None:
-                held, noted = known
-                if held() is candidate:
-                    return noted
+            if known is not None and known[0]() is candidate:
+                return known[1]
         address = _address(tensor)
         for held, noted in reversed(self._recent):
-            if address and noted.begin <= address < noted.end and held() is not None:
+            if noted.begin <= address < noted.end and held() is not None:
                 return noted
         return self._last
 
