@@ -38,8 +38,23 @@ class ModelConfig:
             )
         if len(architectures) != 1:
             raise ConfigError(f"config.json: architectures is {list(architectures)}, expected one name.", AS_PUBLISHED)
-        name = fields.get("dtype") or fields.get("torch_dtype") or "float32"
+        parts = (fields, text_fields(fields))
+        name = next((part[key] for part in parts for key in ("dtype", "torch_dtype") if part.get(key)), "float32")
         return cls(architectures[0], dtype_named(str(name)), fields, quantization)
+
+
+def text_fields(fields: Mapping[str, object]) -> Mapping[str, object]:
+    """The fields of the language model: those under text_config where there are other modalities; raises ConfigError.
+
+    Whether embeddings are tied is said outside it.
+    """
+    text = fields.get("text_config")
+    if text is None:
+        return fields
+    if not isinstance(text, dict):
+        raise ConfigError(f"config.json: text_config is {text!r}, expected an object.", AS_PUBLISHED)
+    tied = fields.get("tie_word_embeddings")
+    return text if tied is None else text | {"tie_word_embeddings": tied}
 
 
 def dtype_named(name: str) -> torch.dtype:

@@ -61,3 +61,11 @@ class ParallelLMHead(VocabParallelEmbedding):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[tokens, hidden_size] -> logits [tokens, vocab_size], whole on every rank."""
         return all_gather(self.quant_method.apply(self, hidden_states))[..., : self.vocab_size]
+
+    def tie_weights(self, embedding: VocabParallelEmbedding) -> None:
+        """Use the embedding's parameters, and its method with them."""
+        self.quant_method = embedding.quant_method
+        for name, _ in list(self.named_parameters(recurse=False)):
+            delattr(self, name)
+        for name, parameter in embedding.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
