@@ -98,17 +98,13 @@ def test_an_unknown_architecture_is_answered_with_the_nearest():
 
 
 def test_an_unknown_method_is_answered_with_the_nearest_and_all_known_ones():
-    with pytest.raises(UnknownNameError, match=r"quant_method 'fp88' is not known.\n.*did you mean fp8.*Known: fp8"):
+    with pytest.raises(UnknownNameError, match=r"quant_method 'fp88' is not known.\n.*did you mean fp8.*Known: .*fp8"):
         quantization_config(model_config(quantization_config={"quant_method": "fp88"}), {}, {})
 
 
 def test_a_known_method_that_does_not_claim_the_config_says_what_it_wants():
-    with pytest.raises(ConfigError, match=r"no method claims .*'fp8': Fp8Config wants weight_block_size"):
-        quantization_config(model_config(quantization_config={"quant_method": "fp8"}), {}, {})
-
-
-def test_a_quantization_config_without_a_method_is_an_error():
-    with pytest.raises(ConfigError, match=r"no method claims .* with quant_method None"):
+    wants = r"UnquantizedConfig wants no quantization_config"
+    with pytest.raises(ConfigError, match=rf"no method claims .* with quant_method None: {wants}"):
         quantization_config(model_config(quantization_config={"bits": 8}), {}, {})
 
 
@@ -125,4 +121,6 @@ def test_two_methods_that_claim_one_config_are_both_named(monkeypatch):
 
 def test_a_plugin_is_a_file_that_declares_what_it_is_for():
     assert declared("models", "ARCHITECTURES") == {"qwen3_next": ("Qwen3NextForCausalLM",)}
-    assert declared("quantization", "QUANT_METHODS") == {"fp8": ("fp8",), "unquantized": (None,)}
+    methods = declared("quantization", "QUANT_METHODS")
+    assert methods.items() >= {"fp8": ("fp8", "fbgemm_fp8"), "unquantized": (None,)}.items()
+    assert "skip" not in methods

@@ -15,7 +15,6 @@ from backends.native.checkpoint.index import INDEX_NAME
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.config import ModelConfig
 from backends.native.quantization.config import QuantizationConfig
-from backends.native.quantization.skip import names_module
 from backends.native.registry import architecture_module, quantization_config
 
 Progress = Callable[[int, int], None]
@@ -55,7 +54,7 @@ def stored_tensors(spec: TensorSpec, method: QuantizationConfig, seed: int) -> I
     generator = torch.Generator().manual_seed(seed ^ zlib.crc32(spec.name.encode()))
     values = (torch.randn(spec.shape, generator=generator) * spec.std + spec.mean).to(spec.dtype)
     module = spec.name.rpartition(".")[0]
-    if spec.quantizable and not any(names_module(entry, module) for entry in method.ignored_layers):
+    if spec.quantizable and not method.is_ignored(module):
         yield from method.quantize(spec.name, values).items()
     else:
         yield spec.name, values

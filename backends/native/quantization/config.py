@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from backends.native.quantization.skip import is_layer_skipped, names_module
+
 Layer = TypeVar("Layer", bound=nn.Module)
 FusedNames = Mapping[str, Sequence[str]]
 
@@ -78,6 +80,20 @@ class QuantizationConfig(ABC):
     @abstractmethod
     def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
         """The method object that executes `layer`, whose full dotted name is `prefix`."""
+
+    def entry_names(self, entry: str, module: str) -> bool:
+        """Whether an entry of the ignore list names the module; methods differ in their patterns."""
+        return names_module(entry, module)
+
+    def is_skipped(self, prefix: str) -> bool:
+        """Whether the layer called `prefix` stays in the model's dtype; raises SkipDecisionError."""
+        return is_layer_skipped(
+            prefix, self.ignored_layers, self.packed_modules_mapping, self.fused_fallback, self.entry_names
+        )
+
+    def is_ignored(self, module: str) -> bool:
+        """Whether the list names a module that is not fused, as those on disk."""
+        return any(self.entry_names(entry, module) for entry in self.ignored_layers)
 
     @abstractmethod
     def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:

@@ -66,6 +66,8 @@ class UnquantizedFusedMoEMethod(MoEMethod[FusedMoE]):
                 torch.empty(experts, *shape, dtype=params_dtype),
                 full_name=f"{layer.prefix}.{name}",
                 weight_loader=extra["weight_loader"],
+                output_dim=1,
+                input_dim=2,
             )
             layer.register_parameter(name, param)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from backends.native.errors import SkipDecisionError
 
@@ -27,11 +27,13 @@ def is_layer_skipped(
     ignored_layers: Iterable[str],
     packed_modules_mapping: Mapping[str, Sequence[str]],
     fallback: Mapping[str, Sequence[str]] = DEFAULT_FUSED_FALLBACK,
+    entry_names: Callable[[str, str], bool] = names_module,
 ) -> bool:
     """Whether the layer called `prefix` stays in the model's dtype.
 
     A fused name is expanded into the names on disk by the model's mapping, else by `fallback`, and then only those are
-    compared with the list. Raises SkipDecisionError when the list names some of them and not the others.
+    compared with the list, each entry by `entry_names(entry, name)`. Raises SkipDecisionError when the list names some
+    of them and not the others.
     """
     ignored = tuple(ignored_layers)
     parent, _, proj_name = prefix.rpartition(".")
@@ -42,7 +44,7 @@ def is_layer_skipped(
     else:
         expansion_source, shard_names = "none", (proj_name,)
     names_tried = [f"{parent}.{shard_name}" if parent else shard_name for shard_name in shard_names]
-    names_skipped = [name for name in names_tried if any(names_module(entry, name) for entry in ignored)]
+    names_skipped = [name for name in names_tried if any(entry_names(entry, name) for entry in ignored)]
     if names_skipped and len(names_skipped) < len(names_tried):
         kept = sorted(set(names_tried) - set(names_skipped))
         raise SkipDecisionError(

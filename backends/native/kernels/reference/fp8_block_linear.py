@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backends.native.kernels.op import reference_op
-from backends.native.kernels.reference.fused_moe import run_experts
+from backends.native.kernels.reference.fused_moe import Linear, run_experts, times
 
 
 def dequantize_blocks(weight: Tensor, scale: Tensor, block: tuple[int, int] | list[int]) -> Tensor:
@@ -35,9 +35,9 @@ def fp8_block_moe(
 ) -> Tensor:
     """`fused_moe` on block-quantized experts, of which only the chosen ones are dequantized."""
 
-    def expert(expert_id: int) -> tuple[Tensor, Tensor]:
+    def expert(expert_id: int) -> tuple[Linear, Linear]:
         gate_up = dequantize_blocks(w13[expert_id], w13_scale[expert_id], block)
         down = dequantize_blocks(w2[expert_id], w2_scale[expert_id], block)
-        return gate_up.to(x.dtype), down.to(x.dtype)
+        return times(gate_up.to(x.dtype)), times(down.to(x.dtype))
 
     return run_experts(x, expert, topk_weights, topk_ids)

@@ -1,0 +1,110 @@
+"""FP8 with block scales: e4m3 weights and one float32 scale per block of (output, input) elements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from backends.native.errors import ShapeError
+from backends.native.kernels.reference.fp8_block_linear import dequantize_blocks, fp8_block_linear, fp8_block_moe
+from backends.native.kernels.reference.fp8_linear import E4M3_MAX
+from backends.native.layers.moe import FusedMoE
+from backends.native.quantization.formats.float8 import SMALLEST_ABSMAX
+from backends.native.quantization.stored import (
+    StoredLinearMethod,
+    StoredMoEMethod,
+    StoredTensor,
+    StoredWeight,
+    Tensors,
+    WeightPart,
+)
+
+BLOCK_REMEDY = "check whether the ignore list should have skipped this layer, then try a smaller tp_size"
+
+
+def quantize_blocks(weight: Tensor, block: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """[N, K] -> float8_e4m3fn [N, K] and float32 scales [ceil(N / block_n), ceil(K / block_k)]; absmax per block."""
+    (rows, columns), (block_n, block_k) = weight.shape, block
+    padded = functional.pad(weight.float(), (0, -columns % block_k, 0, -rows % block_n))
+    blocks = padded.view(padded.shape[0] // block_n, block_n, padded.shape[1] // block_k, block_k)
+    scale = blocks.abs().amax((1, 3)).clamp(min=SMALLEST_ABSMAX) / E4M3_MAX
+    scaled = (blocks / scale[:, None, :, None]).clamp(-E4M3_MAX, E4M3_MAX)
+    return scaled.flatten(2).flatten(0, 1)[:rows, :columns].to(torch.float8_e4m3fn).contiguous(), scale
+
+
+def require_whole_blocks(part: WeightPart, block: tuple[int, int]) -> None:
+    """Raise ShapeError where a rank or a projection of a fused layer would own a part of a block."""
+    block_n, block_k = block
+    if part.is_input_split and part.input_size_per_partition % block_k:
+        raise ShapeError(
+            f"Weight input_size_per_partition = {part.input_size_per_partition} is not divisible by weight "
+            f"quantization block_k = {block_k}. The layer is {part.prefix}.",
+            BLOCK_REMEDY,
+        )
+    for size in part.output_partition_sizes:
+        if part.is_output_split and size % block_n:
+            raise ShapeError(
+                f"Weight output_partition_size = {size} is not divisible by weight quantization block_n = {block_n}. "
+                f"The layer is {part.prefix}.",
+                BLOCK_REMEDY,
+            )
+
+
+class Fp8LinearMethod(StoredLinearMethod):
+    """Weight-only reference: dequantizes the weight, leaves the input as it is."""
+
+
+class Fp8MoEMethod(StoredMoEMethod):
+    """Experts with block scales, run by one operator."""
+
+    def apply(
+        self, layer: FusedMoE, x: Tensor, bias: Tensor | None = None, *, topk_weights: Tensor, topk_ids: Tensor
+    ) -> Tensor:
+        """Weight-only reference: dequantizes the chosen experts, leaves `x` as it is."""
+        del bias
+        stored = self.stored
+        if not isinstance(stored, Float8Blocks):
+            return super().apply(layer, x, topk_weights=topk_weights, topk_ids=topk_ids)
+        w13_scale, w2_scale = (layer.get_parameter(f"{stem}{stored.scale_suffix}") for stem in ("w13_", "w2_"))
+        return fp8_block_moe(
+            x, layer.w13_weight, w13_scale, layer.w2_weight, w2_scale, list(stored.block), topk_weights, topk_ids
+        )
+
+
+@dataclass(frozen=True)
+class Float8Blocks(StoredWeight):
+    """`weight` e4m3 and its scales, sharded by the weight's loader in units of blocks of (block_n, block_k)."""
+
+    block: tuple[int, int]
+    scale_suffix: str = "weight_scale_inv"
+
+    LINEAR_METHOD = Fp8LinearMethod
+    MOE_METHOD = Fp8MoEMethod
+
+    def tensors(self, part: WeightPart) -> tuple[StoredTensor, ...]:
+        """Weight and block scales; the scales multiply, whatever their suffix says."""
+        del part
+        return (
+            StoredTensor("weight", torch.float8_e4m3fn),
+            StoredTensor(self.scale_suffix, torch.float32, block=self.block),
+        )
+
+    def require_shape(self, part: WeightPart) -> None:
+        """Raise ShapeError for a block that is cut."""
+        require_whole_blocks(part, self.block)
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """Absmax per block."""
+        quantized, scale = quantize_blocks(weight, self.block)
+        return {"weight": quantized, self.scale_suffix: scale}
+
+    def dequantize(self, tensors: Tensors) -> Tensor:
+        """Weight times the scale of its block."""
+        return dequantize_blocks(tensors["weight"], tensors[self.scale_suffix], self.block)
+
+    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+        """Dequantizes the weight, leaves `x` as it is."""
+        return fp8_block_linear(x, tensors["weight"], tensors[self.scale_suffix], list(self.block), bias)
