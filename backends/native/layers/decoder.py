@@ -94,12 +94,13 @@ class CausalLM(nn.Module):
 
     packed_modules_mapping: ClassVar[Mapping[str, tuple[str, ...]]]
     name_mapping: ClassVar[NameMapping]
+    decoder_name: ClassVar[str] = "model"
 
-    def __init__(self, config: DecoderConfig, build: Build, *, decoder_name: str = "model") -> None:
+    def __init__(self, config: DecoderConfig, build: Build) -> None:
         super().__init__()
-        self.config, self.decoder_name = config, decoder_name
-        decoder: nn.Module = Decoder(config, build=build, prefix=decoder_name)
-        inner = decoder_name.removeprefix("model").removeprefix(".")
+        self.config = config
+        decoder = Decoder(config, build=build, prefix=self.decoder_name)
+        inner = self.decoder_name.partition(".")[2]
         self.model: Any = nn.ModuleDict({inner: decoder}) if inner else decoder
         self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, build=build, prefix="lm_head")
         if config.tie_word_embeddings:
