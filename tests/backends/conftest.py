@@ -39,15 +39,17 @@ def small_config() -> dict[str, object]:
     }
 
 
-def quantized(config: dict[str, object]) -> dict[str, object]:
+def quantized(config: dict[str, object], kept: list[str] | None = None) -> dict[str, object]:
     """That config with block-quantized weights, as published: whole packed projections and gates left out."""
+    if kept is None:
+        kept = qwen3_next.modules_to_not_convert(ModelConfig.from_fields(config))
     return config | {
         "quantization_config": {
             "quant_method": "fp8",
             "activation_scheme": "dynamic",
             "fmt": "e4m3",
             "weight_block_size": [128, 128],
-            "modules_to_not_convert": qwen3_next.modules_to_not_convert(ModelConfig.from_fields(config)),
+            "modules_to_not_convert": kept,
         }
     }
 
