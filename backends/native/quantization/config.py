@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from backends.native.quantization.skip import is_layer_skipped, names_module
+from backends.native.quantization.skip import expanded, is_layer_skipped, names_module
 
 Layer = TypeVar("Layer", bound=nn.Module)
 FusedNames = Mapping[str, Sequence[str]]
@@ -90,6 +90,10 @@ class QuantizationConfig(ABC):
         return is_layer_skipped(
             prefix, self.ignored_layers, self.packed_modules_mapping, self.fused_fallback, self.entry_names
         )
+
+    def names_on_disk(self, prefix: str) -> list[str]:
+        """The modules on disk that the layer called `prefix` is fused from, or itself."""
+        return expanded(prefix, prefix.rpartition(".")[2], self.packed_modules_mapping, self.fused_fallback)[1]
 
     def is_ignored(self, module: str) -> bool:
         """Whether the list names a module that is not fused, as those on disk."""

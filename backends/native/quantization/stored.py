@@ -304,12 +304,12 @@ def _of_expert(stacks: Tensors, expert_id: int) -> Tensors:
     return {suffix: stack.select(0, expert_id) for suffix, stack in stacks.items()}
 
 
-def method_for(layer: nn.Module, stored: StoredWeight, is_skipped: Callable[[], bool]) -> QuantizeMethod[Any]:
-    """The method that runs `layer` on weights stored so, or the plain one.
+def method_for(layer: nn.Module, stored: StoredWeight | None, is_skipped: Callable[[], bool]) -> QuantizeMethod[Any]:
+    """The method that runs `layer` on weights stored so, or the plain one, as for None.
 
     `is_skipped` is asked for linear layers and experts only: embedding and head are never quantized.
     """
-    if not isinstance(layer, LinearBase | FusedMoE) or is_skipped():
+    if not isinstance(layer, LinearBase | FusedMoE) or is_skipped() or stored is None:
         return plain_method(layer)
     return stored.MOE_METHOD(stored) if isinstance(layer, FusedMoE) else stored.LINEAR_METHOD(stored)
 
