@@ -11,11 +11,14 @@ from time import perf_counter
 
 import torch
 
-from backends.native.config import DTYPES
+from backends.native.config import DTYPES, end_token_ids
+from backends.native.errors import SamplingError
 from backends.native.generate import generate
 from backends.native.kernels.choice import KINDS
 from backends.native.loader import LoadOptions, load
 from backends.native.quantization.skip import DEFAULT_FUSED_FALLBACK
+from backends.native.sampling import Sampling
+from backends.native.tokenizer import read_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +55,16 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", help="folder with config.json and safetensors files")
     add("--tp", type=positive, default=1, metavar="N", help="tensor parallel size (default 1)")
-    add("--prompt-ids", type=token_ids, default=[1, 2, 3], metavar="IDS", help="prompt, such as 1,2,3")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt-ids", type=token_ids, default=[1, 2, 3], metavar="IDS", help="prompt, such as 1,2,3")
+    prompt.add_argument(
+        "--prompt", metavar="TEXT", help="prompt in words, for the checkpoint's tokenizer; ends at its end token"
+    )
     add("--max-new-tokens", type=positive, default=4, metavar="N", help="tokens to generate (default 4)")
+    add("--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest token (default)")
+    add("--top-k", type=int, default=0, metavar="K", help="draw from the K likeliest tokens (default 0: all)")
+    add("--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest tokens of total probability P")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the draw (default 0)")
     add(
         "--dtype",
         choices=["auto", *DTYPES],
@@ -76,10 +87,18 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exceptions of the load pass through, as they do in an engine."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    except SamplingError as error:
+        parser.error(error.what)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     # Each rank is a thread with a pool of its own, whose idle workers spin.
     torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.tp))
+    tokenizer = None if options.prompt is None else read_tokenizer(options.model)
+    prompt_ids = options.prompt_ids if tokenizer is None else tokenizer.encode(options.prompt)
+    stop_ids = () if tokenizer is None else end_token_ids(options.model)
     started = perf_counter()
     loaded = load(
         options.model,
@@ -95,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.load_only:
         return 0
     started = perf_counter()
-    new_ids = generate(loaded, options.prompt_ids, options.max_new_tokens)
+    new_ids = generate(loaded, prompt_ids, options.max_new_tokens, sampling, stop_ids)
     logger.info("generated %d tokens in %.2f s", len(new_ids), perf_counter() - started)
     sys.stdout.write(",".join(map(str, new_ids)) + "\n")
+    if tokenizer is not None:
+        sys.stdout.write(tokenizer.decode(new_ids) + "\n")
     return 0

@@ -69,7 +69,10 @@ def dtype_named(name: str) -> torch.dtype:
 
 def read_config(folder: str | Path) -> ModelConfig:
     """Read config.json of a checkpoint folder; raises ConfigError when it is missing or malformed."""
-    path = Path(folder) / "config.json"
+    return ModelConfig.from_fields(_read_object(Path(folder) / "config.json"))
+
+
+def _read_object(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -80,7 +83,18 @@ def read_config(folder: str | Path) -> ModelConfig:
         raise ConfigError(f"{path} is not JSON: {error}.", AS_PUBLISHED) from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}, expected an object.", AS_PUBLISHED)
-    return ModelConfig.from_fields(content)
+    return content
+
+
+def end_token_ids(folder: str | Path) -> tuple[int, ...]:
+    """The tokens that end an answer: eos_token_id of generation_config.json or of config.json, one or several."""
+    fields = read_config(folder).fields
+    generation = Path(folder) / "generation_config.json"
+    found = _read_object(generation).get("eos_token_id") if generation.is_file() else None
+    ids = text_fields(fields).get("eos_token_id") if found is None else found
+    return (
+        () if ids is None else checked_value(ids if isinstance(ids, list) else [ids], tuple[int, ...], "eos_token_id")
+    )
 
 
 def checked(cls: type[T], found: Mapping[str, object], **given: object) -> T:
