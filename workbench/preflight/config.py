@@ -50,7 +50,8 @@ def format_of(fields: Mapping[str, object]) -> str:
     """The checkpoint's format in a few words, such as "fp8 block 128×128" or "bfloat16"."""
     quantization = fields.get("quantization_config")
     if not isinstance(quantization, Mapping):
-        return str(fields.get("dtype") or fields.get("torch_dtype") or "float32")
+        parts = [part for part in (fields, fields.get("text_config")) if isinstance(part, Mapping)]
+        return str(next((part[key] for part in parts for key in ("dtype", "torch_dtype") if part.get(key)), "float32"))
     method = str(quantization.get("quant_method", "quantized"))
     block = quantization.get("weight_block_size")
     return f"{method} block {'×'.join(str(size) for size in block)}" if isinstance(block, list) and block else method
