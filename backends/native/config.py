@@ -69,10 +69,11 @@ def dtype_named(name: str) -> torch.dtype:
 
 def read_config(folder: str | Path) -> ModelConfig:
     """Read config.json of a checkpoint folder; raises ConfigError when it is missing or malformed."""
-    return ModelConfig.from_fields(_read_object(Path(folder) / "config.json"))
+    return ModelConfig.from_fields(read_object(Path(folder) / "config.json"))
 
 
-def _read_object(path: Path) -> dict[str, object]:
+def read_object(path: Path) -> dict[str, object]:
+    """The JSON object in a file; raises ConfigError when it is missing or malformed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -90,7 +91,7 @@ def end_token_ids(folder: str | Path) -> tuple[int, ...]:
     """The tokens that end an answer: eos_token_id of generation_config.json or of config.json, one or several."""
     fields = read_config(folder).fields
     generation = Path(folder) / "generation_config.json"
-    found = _read_object(generation).get("eos_token_id") if generation.is_file() else None
+    found = read_object(generation).get("eos_token_id") if generation.is_file() else None
     ids = text_fields(fields).get("eos_token_id") if found is None else found
     return (
         () if ids is None else checked_value(ids if isinstance(ids, list) else [ids], tuple[int, ...], "eos_token_id")

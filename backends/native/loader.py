@@ -17,10 +17,10 @@ from backends.native.config import ModelConfig, read_config
 from backends.native.errors import LoadError
 from backends.native.kernels.choice import require_runnable
 from backends.native.layers.build import Build
-from backends.native.parallel.groups import shared, tp_rank
+from backends.native.parallel.groups import shared, tp_rank, tp_size
 from backends.native.parallel.lockstep import run_ranks
 from backends.native.quantization.skip import DEFAULT_FUSED_FALLBACK
-from backends.native.registry import architecture_module, quantization_config
+from backends.native.registry import architecture_module, described, quantization_config
 from backends.native.weights import LoadReport
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Loaded:
-    """One model and one report per rank."""
+    """One model and one report per rank; those of one rank only in a process that is one rank of several."""
 
     models: tuple[Any, ...]
     reports: tuple[LoadReport, ...]
@@ -49,14 +49,19 @@ class Loaded:
     @property
     def tp_size(self) -> int:
         """Number of ranks."""
-        return len(self.models)
+        return max(len(self.models), tp_size())
+
+    def model(self, rank: int) -> Any:
+        """The model of a rank that this process holds."""
+        return self.models[rank if len(self.models) > 1 else 0]
 
 
 def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     """Load the checkpoint folder `path`; raises what is wrong with its files, its config or its weights."""
     options = options or LoadOptions()
     require_runnable(options.kernels, options.device)
-    config = read_config(path)
+    config = described(read_config(path), path)
+    quantization_config(config, {}, {}).require_device(options.device)
     checkpoint = open_checkpoint(path)
     logger.info("loading %d tensors from %d files", checkpoint.tensor_count, len(checkpoint.files))
     weights = iterate_weights(checkpoint)

@@ -6,10 +6,11 @@ import ast
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from backends.native.config import ModelConfig
+from backends.native.config import ModelConfig, read_object
 from backends.native.errors import ConfigError, UnknownNameError
 from backends.native.quantization.config import QuantizationConfig
 
@@ -54,6 +55,21 @@ def quantization_config(
     quantization = config.quantization or {}
     chosen = _claiming_class(quantization)
     return chosen.from_fields(quantization, packed_modules_mapping, fused_fallback)
+
+
+def described(config: ModelConfig, folder: str | Path) -> ModelConfig:
+    """`config`, whose quantization_config a method's own file in the checkpoint's folder gives where it has none.
+
+    Raises ConfigError for such a file that is malformed.
+    """
+    if config.quantization is not None:
+        return config
+    methods = declared("quantization", "QUANT_METHODS")
+    for stem, names in declared("quantization", "DESCRIBED_IN").items():
+        for path in (Path(folder) / str(name) for name in names):
+            if path.is_file():
+                return replace(config, quantization={"quant_method": methods[stem][0], **read_object(path)})
+    return config
 
 
 def _claiming_class(quantization: Mapping[str, object]) -> type[QuantizationConfig]:

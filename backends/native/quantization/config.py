@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from backends.native.errors import KernelError
 from backends.native.quantization.skip import expanded, is_layer_skipped, names_module
 
 Layer = TypeVar("Layer", bound=nn.Module)
 FusedNames = Mapping[str, Sequence[str]]
+FLOAT8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
+MISSING_DTYPES: Mapping[str, frozenset[torch.dtype]] = {"mps": FLOAT8, "npu": FLOAT8}
+"""By kind of device; its own library need not be installed to know."""
 
 
 class QuantizeMethod(ABC, Generic[Layer]):
@@ -81,6 +86,20 @@ class QuantizationConfig(ABC):
     def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
         """The method object that executes `layer`, whose full dotted name is `prefix`."""
 
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """What the tensors of such a checkpoint may be stored in, apart from the model's dtype."""
+        return frozenset()
+
+    def require_device(self, device: str) -> None:
+        """Raise KernelError where the device has no such dtype, before anything is loaded."""
+        missing = self.dtypes() & MISSING_DTYPES.get(device.partition(":")[0], frozenset())
+        if missing:
+            names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in missing))
+            raise KernelError(
+                f"quant_method {self.quant_method!r} stores {names}, which the device {device} does not have.",
+                "use another device, or a checkpoint in int8, int4 or bfloat16",
+            )
+
     def entry_names(self, entry: str, module: str) -> bool:
         """Whether an entry of the ignore list names the module; methods differ in their patterns."""
         return names_module(entry, module)
@@ -102,3 +121,8 @@ class QuantizationConfig(ABC):
     @abstractmethod
     def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:
         """The tensors on disk that stand for the full-precision `weight` called `name`."""
+
+    def descriptions(self, tensor_names: Mapping[str, bool]) -> Mapping[str, object]:
+        """JSON files that describe such a checkpoint beside config.json; `tensor_names` says what is quantized."""
+        del tensor_names
+        return {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from backends.native.config import AS_PUBLISHED, checked_value
@@ -50,6 +51,10 @@ class Fp8Config(QuantizationConfig):
             fused_fallback=fused_fallback,
             stored=_stored(quantization),
         )
+
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """Those of its format."""
+        return self.stored.dtypes()
 
     def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
         """FP8 for linear layers and experts that the ignore list leaves in; embedding and head are never quantized."""

@@ -20,6 +20,7 @@ from backends.native.quantization.plain import plain_method
 
 SHARD, OUTPUT, INPUT = "shard", "output", "input"
 Tensors = Mapping[str, Tensor]
+EXAMPLE_SIZE = 4096
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class WeightPart:
     output_partition_sizes: tuple[int, ...]
     params_dtype: torch.dtype
     input_part: int = 0
+
+    @classmethod
+    def whole(cls, weight: Tensor) -> WeightPart:
+        """All of the weight of one projection."""
+        rows, columns = weight.shape
+        return cls("", columns, columns, rows, (rows,), weight.dtype)
 
     @property
     def is_input_split(self) -> bool:
@@ -114,6 +121,11 @@ class StoredWeight(ABC):
     @abstractmethod
     def tensors(self, part: WeightPart) -> tuple[StoredTensor, ...]:
         """What is stored for that part of a weight."""
+
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """What a large weight is stored in."""
+        part = WeightPart("", EXAMPLE_SIZE, EXAMPLE_SIZE, EXAMPLE_SIZE, (EXAMPLE_SIZE,), torch.float32)
+        return frozenset(spec.dtype for spec in self.tensors(part))
 
     def require_shape(self, part: WeightPart) -> None:
         """Raise ShapeError for a part that cannot be stored; any can where the format does not say otherwise."""
