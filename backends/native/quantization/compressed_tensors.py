@@ -7,23 +7,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from backends.native.config import AS_PUBLISHED, checked, checked_value
 from backends.native.errors import ConfigError
+from backends.native.kernels.reference.mxfp4_linear import GROUP as MXFP4_GROUP
+from backends.native.kernels.reference.nvfp4_linear import GROUP as NVFP4_GROUP
 from backends.native.quantization.config import FusedNames, QuantizationConfig
 from backends.native.quantization.formats.float8 import Activations, Float8, Strategy
 from backends.native.quantization.formats.float8_blocks import Float8Blocks
 from backends.native.quantization.formats.int8 import Int8
 from backends.native.quantization.formats.int_groups import PackedInts
+from backends.native.quantization.formats.microscaling import Microscaling
+from backends.native.quantization.formats.nvfp4 import DIVIDED, Nvfp4
 from backends.native.quantization.stored import StoredWeight, method_for, named
 
 QUANT_METHODS = ("compressed-tensors",)
 PATTERN = "re:"
 LINEAR = "Linear"
+FLOAT4_BITS = 4
 FORMATS = (
     "float 8 bits (tensor, channel, block), int 8 bits (tensor, channel), "
-    "pack-quantized int 4 and 8 bits (group, channel)"
+    "pack-quantized int 4 and 8 bits (group, channel), float 4 bits in groups of 16 (tensor_group) or 32 (group)"
 )
 
 
@@ -92,6 +98,10 @@ class CompressedTensorsConfig(QuantizationConfig):
         """Names are exact; `re:` introduces an expression that matches from the start of the name."""
         return names_exactly(entry, module)
 
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """Those of its formats."""
+        return frozenset().union(*(group.stored.dtypes() for group in self.groups))
+
     def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
         """The format of the group that targets the layer's modules on disk; raises ConfigError where they differ."""
         names = self.names_on_disk(prefix)
@@ -152,6 +162,8 @@ def _require_pattern(entry: str) -> None:
 def _stored(weights: Arguments, inputs: Arguments | None, layout: str) -> StoredWeight | None:
     if layout == "pack-quantized":
         return _packed(weights, inputs)
+    if weights.type == "float" and weights.num_bits == FLOAT4_BITS:
+        return _float4(weights, inputs)
     activations = _activations(inputs)
     if weights.num_bits != 8 or not weights.symmetric or weights.dynamic or activations is None:
         return None
@@ -172,6 +184,20 @@ def _activations(inputs: Arguments | None) -> Activations | None:
         is_known = inputs.strategy in ("token", "group") and inputs.symmetric
         return "dynamic" if is_known and inputs.num_bits == 8 else None
     return "static" if inputs.strategy == "tensor" and inputs.num_bits == 8 else None
+
+
+def _float4(weights: Arguments, inputs: Arguments | None) -> StoredWeight | None:
+    if inputs is not None and (inputs.type, inputs.num_bits, inputs.group_size) != (
+        "float",
+        FLOAT4_BITS,
+        weights.group_size,
+    ):
+        return None
+    if (weights.strategy, weights.group_size) == ("tensor_group", NVFP4_GROUP):
+        return Nvfp4(DIVIDED, is_quantizing_inputs=inputs is not None)
+    if (weights.strategy, weights.group_size) == ("group", MXFP4_GROUP):
+        return Microscaling("weight_packed", is_quantizing_inputs=inputs is not None)
+    return None
 
 
 def _packed(weights: Arguments, inputs: Arguments | None) -> StoredWeight | None:

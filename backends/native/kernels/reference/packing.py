@@ -10,7 +10,7 @@ from torch import Tensor
 WORD_BITS = 32
 E2M1_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 E2M1_MAX = E2M1_VALUES[-1]
-E8M0_BIAS = 127
+E8M0_BIAS, E8M0_NAN = 127, 255
 _SIGN = 8
 
 
@@ -69,4 +69,5 @@ def e2m1_floats(codes: Tensor) -> Tensor:
 
 def e8m0_floats(exponents: Tensor) -> Tensor:
     """uint8 exponents as float32 powers of two, 2**(e - 127); 255 is NaN."""
-    return exponents.view(torch.float8_e8m0fnu).float()
+    powers = torch.ldexp(torch.ones_like(exponents, dtype=torch.float32), exponents.int() - E8M0_BIAS)
+    return powers.masked_fill(exponents == E8M0_NAN, torch.nan)
