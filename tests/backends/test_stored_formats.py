@@ -1,4 +1,4 @@
-"""Every stored format alike: within its bound of float64, the same on 1, 2 and 4 ranks, whatever its scales look like."""
+"""Every stored format alike: within its bound of float64, and the same on 1, 2 and 4 ranks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from backends.native.layers.moe import FusedMoE
 from backends.native.layers.parameter import AttributeParameter, ModelParameter, replace_weight_loader
 from backends.native.parallel.groups import all_reduce
 from backends.native.parallel.lockstep import run_ranks
+from backends.native.quantization.awq import AWQWeight
 from backends.native.quantization.formats.float8 import Float8
 from backends.native.quantization.formats.float8_blocks import Float8Blocks
 from backends.native.quantization.formats.int8 import Int8
 from backends.native.quantization.formats.int_groups import PackedInts
+from backends.native.quantization.formats.microscaling import Microscaling
+from backends.native.quantization.formats.nvfp4 import DIVIDED, MULTIPLIED, Nvfp4
+from backends.native.quantization.gptq import GPTQWeight
+from backends.native.quantization.modelslim import W8A8Dynamic, W8A8Static
 from backends.native.quantization.stored import SHARD, StoredWeight, WeightPart, method_for
 
 HIDDEN, TOKENS = 256, 7
-E4M3, INT8, NONE = "e4m3", "int8", "none"
+E4M3, INT8, NVFP4, MXFP4, NONE = "e4m3", "int8", "nvfp4", "mxfp4", "none"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,20 @@ CASES = {
     "packed int4 zero points": Case(PackedInts(4, 32, is_symmetric=False)),
     "packed int4 g_idx": Case(PackedInts(4, 64, is_symmetric=False, has_g_idx=True)),
     "packed int8": Case(PackedInts(8, 32)),
+    "nvfp4": Case(Nvfp4(MULTIPLIED), NVFP4),
+    "nvfp4 divided": Case(Nvfp4(DIVIDED), NVFP4),
+    "nvfp4 weight-only": Case(Nvfp4(MULTIPLIED, is_quantizing_inputs=False)),
+    "mxfp4": Case(Microscaling()),
+    "mxfp4 inputs": Case(Microscaling("weight_packed", is_quantizing_inputs=True), MXFP4),
+    "awq": Case(AWQWeight(32)),
+    "awq one group": Case(AWQWeight(None)),
+    "gptq": Case(GPTQWeight(4, 32)),
+    "gptq zero points": Case(GPTQWeight(4, 32, is_symmetric=False)),
+    "gptq desc_act": Case(GPTQWeight(4, 64, is_symmetric=False, is_reordered=True)),
+    "gptq one group": Case(GPTQWeight(8, None, zero_shift=0)),
+    "gptq 8 bits desc_act": Case(GPTQWeight(8, 32, is_reordered=True)),
+    "w8a8 dynamic": Case(W8A8Dynamic(), INT8, is_per_token=True),
+    "w8a8 static": Case(W8A8Static(), INT8),
 }
 
 
@@ -91,6 +110,11 @@ def half_step(case: Case, x: torch.Tensor, disk: dict[str, torch.Tensor]) -> tor
     """How far quantizing moves each input at most."""
     if case.inputs == NONE:
         return torch.zeros_like(x)
+    if case.inputs in (NVFP4, MXFP4):
+        group = {NVFP4: 16, MXFP4: 32}[case.inputs]
+        absmax = x.abs().unflatten(-1, (-1, group)).amax(-1).repeat_interleave(group, -1)
+        # The largest step is 2 of at most 6 (NVFP4, whose scale is off by 1/16) or of 4 to 8 (MXFP4, cut at 6).
+        return absmax * {NVFP4: 1.07 / 6, MXFP4: 1 / 4}[case.inputs]
     largest = 127 if case.inputs == INT8 else 448
     scale = x.abs().amax(-1, keepdim=True) / largest if case.is_per_token else disk["input_scale"]
     if case.inputs == INT8:
@@ -233,7 +257,7 @@ def experts_reference(case: Case) -> torch.Tensor:
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_experts_equal_their_dequantized_reference_on_any_number_of_ranks(case, ranks):
     y, expected = experts_output(case, ranks).double(), experts_reference(case)
-    tolerance = {NONE: 1e-6, INT8: 0.06, E4M3: 0.06}[case.inputs]
+    tolerance = {NONE: 1e-6, INT8: 0.06, E4M3: 0.06, NVFP4: 0.25, MXFP4: 0.3}[case.inputs]
     assert (y - expected).norm() / expected.norm() < tolerance
 
 
