@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from time import perf_counter
 
 import torch
@@ -16,6 +17,8 @@ from backends.native.errors import SamplingError
 from backends.native.generate import generate
 from backends.native.kernels.choice import KINDS
 from backends.native.loader import LoadOptions, load
+from backends.native.parallel.groups import tp_rank
+from backends.native.parallel.processes import joined_processes, world_size
 from backends.native.quantization.skip import DEFAULT_FUSED_FALLBACK
 from backends.native.sampling import Sampling
 from backends.native.tokenizer import read_tokenizer
@@ -89,34 +92,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exceptions of the load pass through, as they do in an engine."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    processes = world_size()
+    if processes not in (1, options.tp):
+        parser.error(f"torchrun started {processes} processes, so --tp must be {processes}, not {options.tp}")
     try:
         sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
     except SamplingError as error:
         parser.error(error.what)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
-    # Each rank is a thread with a pool of its own, whose idle workers spin.
+    # Each rank is a thread or a process with a pool of its own, whose idle workers spin.
     torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.tp))
+    with nullcontext() if processes == 1 else joined_processes():
+        return run(options, sampling)
+
+
+def run(options: argparse.Namespace, sampling: Sampling) -> int:
+    """Load, and continue the prompt; rank 0 prints the answer."""
     tokenizer = None if options.prompt is None else read_tokenizer(options.model)
     prompt_ids = options.prompt_ids if tokenizer is None else tokenizer.encode(options.prompt)
     stop_ids = () if tokenizer is None else end_token_ids(options.model)
     started = perf_counter()
-    loaded = load(
-        options.model,
-        LoadOptions(
-            tp_size=options.tp,
-            dtype=DTYPES.get(options.dtype),
-            device=options.device,
-            kernels=options.kernels,
-            fused_fallback=options.fused_fallback,
-        ),
-    )
+    loaded = load(options.model, load_options(options))
     logger.info("loaded in %.2f s", perf_counter() - started)
     if options.load_only:
         return 0
     started = perf_counter()
     new_ids = generate(loaded, prompt_ids, options.max_new_tokens, sampling, stop_ids)
     logger.info("generated %d tokens in %.2f s", len(new_ids), perf_counter() - started)
-    sys.stdout.write(",".join(map(str, new_ids)) + "\n")
-    if tokenizer is not None:
-        sys.stdout.write(tokenizer.decode(new_ids) + "\n")
+    if tp_rank() == 0:
+        answer = [",".join(map(str, new_ids))] + ([] if tokenizer is None else [tokenizer.decode(new_ids)])
+        sys.stdout.write("".join(f"{line}\n" for line in answer))
     return 0
+
+
+def load_options(options: argparse.Namespace) -> LoadOptions:
+    """What the command line says about the load."""
+    return LoadOptions(
+        tp_size=options.tp,
+        dtype=DTYPES.get(options.dtype),
+        device=options.device,
+        kernels=options.kernels,
+        fused_fallback=options.fused_fallback,
+    )

@@ -35,7 +35,7 @@ def _generate_rank(
     sampling: Sampling,
     stop_ids: Collection[int],
 ) -> list[int]:
-    model, generator = loaded.models[rank], sampling.generator()
+    model, generator = loaded.model(rank), sampling.generator()
     cache = model.make_cache()
     new_ids: list[int] = []
     input_ids, start = list(prompt_ids), 0
