@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from backends.native.checkpoint.index import INDEX_NAME
 from backends.native.checkpoint.synthesize import write_checkpoint
+from backends.native.config import ModelConfig
 from backends.native.errors import LoadError, ShapeError
 from backends.native.loader import LoadOptions, load
 from backends.native.models import llama, qwen3_5, qwen3_5_moe
@@ -24,9 +26,11 @@ EXPERTS = {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_interme
 def edit(tmp_path):
     """Write a checkpoint of one of the models, change its tensors, give its folder."""
 
-    def edited(model, sizes, change):
+    def edited(model, sizes, change, quantize=None):
         config = model.tiny_config()
         config["text_config"] |= sizes
+        if quantize is not None:
+            config = quantize(config, model.modules_to_not_convert(ModelConfig.from_fields(config)))
         write_checkpoint(tmp_path, config, seed=0, max_file_bytes=1 << 30)
         (path,) = tmp_path.glob("*.safetensors")
         tensors = load_file(path)
@@ -56,6 +60,34 @@ def test_experts_in_one_tensor_fill_what_experts_apart_fill(edit, tp_size):
         for name, parameter in fused.named_parameters():
             assert torch.equal(parameter, expected[name]), name
     assert all(report.never_used == () for one in loads for report in one.reports)
+
+
+def together(tensors):
+    """Store all experts, and their block scales, as two tensors each."""
+    names = [name for name in tensors if re.search(r"\.experts\.0\.gate_proj\.", name)]
+    for first in names:
+        stem, suffix = first.split(".0.gate_proj.weight")
+
+        def stacked(*projections, stem=stem, suffix=suffix):
+            parts = [[tensors.pop(f"{stem}.{e}.{p}.weight{suffix}") for p in projections] for e in range(4)]
+            return torch.stack([torch.cat(of_expert) for of_expert in parts])
+
+        tensors[f"{stem}.gate_up_proj{suffix}"] = stacked("gate_proj", "up_proj")
+        tensors[f"{stem}.down_proj{suffix}"] = stacked("down_proj")
+
+
+@pytest.mark.parametrize("tp_size", [1, 2])
+def test_block_scales_of_experts_in_one_tensor_are_taken_apart_as_their_weights_are(edit, as_fp8, tp_size):
+    sizes = SIZES | EXPERTS | {"moe_intermediate_size": 256, "shared_expert_intermediate_size": 256}
+    separate, fused = (
+        load(edit(qwen3_5_moe, sizes, change, as_fp8), LoadOptions(tp_size=tp_size)) for change in (dict, together)
+    )
+    for rank in range(tp_size):
+        expected = dict(separate.models[rank].named_parameters())
+        assert any(name.endswith("w13_weight_scale_inv") for name in expected)
+        for name, parameter in fused.models[rank].named_parameters():
+            assert torch.equal(parameter.float(), expected[name].float()), name
+    assert fused.reports[0].never_used == ()
 
 
 def test_the_tensor_of_all_experts_is_needed(edit):

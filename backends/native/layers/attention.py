@@ -62,13 +62,13 @@ class Attention(nn.Module):
             prefix=f"{prefix}.o_proj",
             bias=shape.has_bias,
         )
-        self.q_norm = self._head_norm(build, f"{prefix}.q_norm")
-        self.k_norm = self._head_norm(build, f"{prefix}.k_norm")
+        self.q_norm, self.k_norm = (
+            self._head_norm(build, f"{prefix}.{name}") if shape.has_head_norms else None
+            for name in ("q_norm", "k_norm")
+        )
 
-    def _head_norm(self, build: Build, prefix: str) -> nn.Module:
+    def _head_norm(self, build: Build, prefix: str) -> RMSNorm:
         shape = self.shape
-        if not shape.has_head_norms:
-            return nn.Identity()
         is_zero_centered = shape.has_zero_centered_norms
         return RMSNorm(
             shape.head_dim, shape.rms_norm_eps, build=build, prefix=prefix, is_zero_centered=is_zero_centered
@@ -81,7 +81,9 @@ class Attention(nn.Module):
         gate = None
         if self.shape.has_output_gate:
             query, gate = query.unflatten(-2, (-1, 2)).unbind(-2)
-        query, key = rotary(self.q_norm(query), cos, sin), rotary(self.k_norm(key), cos, sin)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = rotary(query, cos, sin), rotary(key, cos, sin)
         if cache is not None:
             key, value = cache.extended(key, value)
         attended = causal_attention(query, key, value)
