@@ -23,9 +23,10 @@ from backends.native.quantization.formats.int8 import Int8
 from backends.native.quantization.formats.int_groups import PackedInts
 from backends.native.quantization.formats.microscaling import Microscaling
 from backends.native.quantization.formats.nvfp4 import DIVIDED, MULTIPLIED, Nvfp4
+from backends.native.quantization.fp8 import Fp8Config
 from backends.native.quantization.gptq import GPTQWeight
 from backends.native.quantization.modelslim import W8A8Dynamic, W8A8Static
-from backends.native.quantization.stored import SHARD, StoredWeight, WeightPart, method_for
+from backends.native.quantization.stored import SHARD, StoredWeight, WeightPart
 
 HIDDEN, TOKENS = 256, 7
 E4M3, INT8, NVFP4, MXFP4, NONE = "e4m3", "int8", "nvfp4", "mxfp4", "none"
@@ -71,18 +72,8 @@ CASES = {
 }
 
 
-@dataclass(frozen=True)
-class Everywhere:
-    """A quantization config that gives every layer one format."""
-
-    stored: StoredWeight
-
-    def get_quant_method(self, layer: Any, prefix: str) -> Any:
-        return method_for(layer, self.stored, is_skipped=lambda: False)
-
-
 def build(stored: StoredWeight) -> Build:
-    return Build(Everywhere(stored), torch.float32)
+    return Build(Fp8Config("any", (), None, {}, {}, stored), torch.float32)
 
 
 def weights(*sizes: int, columns: int = HIDDEN, seed: int = 0) -> list[torch.Tensor]:

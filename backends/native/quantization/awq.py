@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backends.native.config import AS_PUBLISHED, checked_value
 from backends.native.errors import ConfigError
 from backends.native.kernels.reference.awq_linear import BITS, OUTPUT_ORDER, awq_linear, dequantize_awq
 from backends.native.kernels.reference.packing import WORD_BITS, pack_int32
-from backends.native.quantization.config import FusedNames, QuantizationConfig
+from backends.native.quantization.config import FusedNames
 from backends.native.quantization.formats.int_groups import GROUP_REMEDY, quantize_groups
 from backends.native.quantization.stored import (
     INPUT,
@@ -24,9 +23,8 @@ from backends.native.quantization.stored import (
     StoredWeight,
     Tensors,
     WeightPart,
-    method_for,
-    named,
 )
+from backends.native.quantization.stored_config import OneFormatConfig
 
 QUANT_METHODS = ("awq",)
 IGNORE_KEY = "modules_to_not_convert"
@@ -86,12 +84,10 @@ class AWQWeight(StoredWeight):
 
 
 @dataclass(frozen=True)
-class AWQConfig(QuantizationConfig):
+class AWQConfig(OneFormatConfig):
     """One group size for every layer that the ignore list leaves in."""
 
     CLAIMS = "4 bits"
-
-    stored: AWQWeight
 
     @classmethod
     def claims(cls, quantization: Mapping[str, object]) -> bool:
@@ -121,18 +117,6 @@ class AWQConfig(QuantizationConfig):
             fused_fallback=fused_fallback,
             stored=AWQWeight(None if size == -1 else size),
         )
-
-    def dtypes(self) -> frozenset[torch.dtype]:
-        """Those of its format."""
-        return self.stored.dtypes()
-
-    def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
-        """INT4 groups for linear layers and experts that the ignore list leaves in."""
-        return method_for(layer, self.stored, is_skipped=lambda: self.is_skipped(prefix))
-
-    def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:
-        """Words, zero points and scales."""
-        return named(name, self.stored.quantize(weight))
 
 
 def _first(fields: Mapping[str, object], keys: tuple[str, ...]) -> object:

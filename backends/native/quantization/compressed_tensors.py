@@ -5,23 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
-
-import torch
-from torch import Tensor, nn
+from typing import Literal, cast
 
 from backends.native.config import AS_PUBLISHED, checked, checked_value
 from backends.native.errors import ConfigError
 from backends.native.kernels.reference.mxfp4_linear import GROUP as MXFP4_GROUP
 from backends.native.kernels.reference.nvfp4_linear import GROUP as NVFP4_GROUP
-from backends.native.quantization.config import FusedNames, QuantizationConfig
+from backends.native.quantization.config import FusedNames
 from backends.native.quantization.formats.float8 import Activations, Float8, Strategy
 from backends.native.quantization.formats.float8_blocks import Float8Blocks
 from backends.native.quantization.formats.int8 import Int8
 from backends.native.quantization.formats.int_groups import PackedInts
 from backends.native.quantization.formats.microscaling import Microscaling
 from backends.native.quantization.formats.nvfp4 import DIVIDED, Nvfp4
-from backends.native.quantization.stored import StoredWeight, method_for, named
+from backends.native.quantization.stored import StoredWeight
+from backends.native.quantization.stored_config import StoredConfig
 
 QUANT_METHODS = ("compressed-tensors",)
 PATTERN = "re:"
@@ -66,7 +64,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class CompressedTensorsConfig(QuantizationConfig):
+class CompressedTensorsConfig(StoredConfig):
     """Several formats in one checkpoint; modules that no group targets are not quantized."""
 
     CLAIMS = "config_groups"
@@ -98,32 +96,16 @@ class CompressedTensorsConfig(QuantizationConfig):
         """Names are exact; `re:` introduces an expression that matches from the start of the name."""
         return names_exactly(entry, module)
 
-    def dtypes(self) -> frozenset[torch.dtype]:
-        """Those of its formats."""
-        return frozenset().union(*(group.stored.dtypes() for group in self.groups))
-
-    def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
-        """The format of the group that targets the layer's modules on disk; raises ConfigError where they differ."""
-        names = self.names_on_disk(prefix)
-        formats = {self._stored(name) for name in names}
-        if len(formats) > 1:
-            raise ConfigError(
-                f"config.json: {prefix} is one fused layer, but config_groups give {', '.join(names)} "
-                f"{len(formats)} different formats.",
-                "give all of its shards the same format, or none",
-            )
-        return method_for(layer, formats.pop(), is_skipped=lambda: self.is_skipped(prefix))
-
-    def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:
-        """As the group of the module says."""
-        stored = self._stored(name.removesuffix(".weight"))
-        return {name: weight} if stored is None else named(name, stored.quantize(weight))
-
-    def _stored(self, module: str) -> StoredWeight | None:
+    def stored_as(self, module: str) -> StoredWeight | None:
+        """The format of the first group that targets its name, else of the first that targets its class."""
         by_name = (g for g in self.groups if any(names_exactly(target, module) for target in g.targets))
         by_class = (g for g in self.groups if LINEAR in g.targets)
         group = next(by_name, None) or next(by_class, None)
         return None if group is None else group.stored
+
+    def formats(self) -> tuple[StoredWeight, ...]:
+        """Those of its groups."""
+        return tuple(group.stored for group in self.groups)
 
 
 def names_exactly(entry: str, module: str) -> bool:

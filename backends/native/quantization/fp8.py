@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from backends.native.config import AS_PUBLISHED, checked_value
 from backends.native.errors import ConfigError
-from backends.native.quantization.config import FusedNames, QuantizationConfig
+from backends.native.quantization.config import FusedNames
 from backends.native.quantization.formats.float8 import Activations, Float8
 from backends.native.quantization.formats.float8_blocks import Float8Blocks
-from backends.native.quantization.stored import StoredWeight, method_for, named
+from backends.native.quantization.stored import StoredWeight
+from backends.native.quantization.stored_config import OneFormatConfig
 
 PER_CHANNEL = "fbgemm_fp8"
 QUANT_METHODS = ("fp8", "fbgemm_fp8")
@@ -23,12 +20,10 @@ SCHEMES: Mapping[object, Activations] = {"static": "static", "dynamic": "dynamic
 
 
 @dataclass(frozen=True)
-class Fp8Config(QuantizationConfig):
+class Fp8Config(OneFormatConfig):
     """One format for every layer that the ignore list leaves in."""
 
     CLAIMS = "its own name"
-
-    stored: StoredWeight
 
     @classmethod
     def claims(cls, quantization: Mapping[str, object]) -> bool:
@@ -51,18 +46,6 @@ class Fp8Config(QuantizationConfig):
             fused_fallback=fused_fallback,
             stored=_stored(quantization),
         )
-
-    def dtypes(self) -> frozenset[torch.dtype]:
-        """Those of its format."""
-        return self.stored.dtypes()
-
-    def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
-        """FP8 for linear layers and experts that the ignore list leaves in; embedding and head are never quantized."""
-        return method_for(layer, self.stored, is_skipped=lambda: self.is_skipped(prefix))
-
-    def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:
-        """`weight` in e4m3 and its scales."""
-        return named(name, self.stored.quantize(weight))
 
 
 def _stored(quantization: Mapping[str, object]) -> StoredWeight:

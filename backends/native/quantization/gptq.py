@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backends.native.config import AS_PUBLISHED, checked_value
 from backends.native.errors import CheckpointError, ConfigError
 from backends.native.kernels.reference.gptq_linear import dequantize_gptq, gptq_linear
 from backends.native.kernels.reference.packing import WORD_BITS, pack_int32
-from backends.native.quantization.config import FusedNames, QuantizationConfig
+from backends.native.quantization.config import FusedNames
 from backends.native.quantization.formats.int_groups import GROUP_REMEDY, columns_by_norm, quantize_groups
 from backends.native.quantization.skip import names_module
 from backends.native.quantization.stored import (
@@ -27,9 +26,8 @@ from backends.native.quantization.stored import (
     StoredWeight,
     Tensors,
     WeightPart,
-    method_for,
-    named,
 )
+from backends.native.quantization.stored_config import OneFormatConfig
 
 QUANT_METHODS = ("gptq",)
 IGNORE_KEY = "modules_to_not_convert"
@@ -130,12 +128,10 @@ class GPTQWeight(StoredWeight):
 
 
 @dataclass(frozen=True)
-class GPTQConfig(QuantizationConfig):
+class GPTQConfig(OneFormatConfig):
     """One format for every layer that is not left out."""
 
     CLAIMS = f"bits: one of {', '.join(map(str, BITS))}"
-
-    stored: GPTQWeight
 
     @classmethod
     def claims(cls, quantization: Mapping[str, object]) -> bool:
@@ -178,18 +174,6 @@ class GPTQConfig(QuantizationConfig):
         if entry.startswith(LEFT_OUT):
             return re.match(entry.removeprefix(LEFT_OUT), module) is not None
         return names_module(entry, module)
-
-    def dtypes(self) -> frozenset[torch.dtype]:
-        """Those of its format."""
-        return self.stored.dtypes()
-
-    def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
-        """Integer groups for linear layers and experts that are not left out."""
-        return method_for(layer, self.stored, is_skipped=lambda: self.is_skipped(prefix))
-
-    def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:
-        """Words, zero points, scales and the group of each input."""
-        return named(name, self.stored.quantize(weight))
 
 
 def _left_out(quantization: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from backends.native.config import AS_PUBLISHED, checked_value
 from backends.native.errors import ConfigError
-from backends.native.quantization.config import FusedNames, QuantizationConfig
+from backends.native.quantization.config import FusedNames
 from backends.native.quantization.formats.float8 import Float8
 from backends.native.quantization.formats.nvfp4 import MULTIPLIED, Nvfp4
 from backends.native.quantization.skip import names_module
-from backends.native.quantization.stored import StoredWeight, method_for, named
+from backends.native.quantization.stored import StoredWeight
+from backends.native.quantization.stored_config import OneFormatConfig
 
 QUANT_METHODS = ("modelopt", "modelopt_fp4")
 DESCRIBED_IN = ("hf_quant_config.json",)
@@ -30,12 +27,10 @@ ALGORITHMS: Mapping[object, StoredWeight] = {
 
 
 @dataclass(frozen=True)
-class ModelOptConfig(QuantizationConfig):
+class ModelOptConfig(OneFormatConfig):
     """One algorithm for every layer that the ignore list leaves in; its entries may hold wildcards."""
 
     CLAIMS = "quant_algo"
-
-    stored: StoredWeight
 
     @classmethod
     def claims(cls, quantization: Mapping[str, object]) -> bool:
@@ -67,18 +62,6 @@ class ModelOptConfig(QuantizationConfig):
     def entry_names(self, entry: str, module: str) -> bool:
         """From dot to dot, or by wildcards over the whole name."""
         return names_module(entry, module) or fnmatchcase(module, entry)
-
-    def dtypes(self) -> frozenset[torch.dtype]:
-        """Those of its format."""
-        return self.stored.dtypes()
-
-    def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
-        """The algorithm for linear layers and experts that the ignore list leaves in."""
-        return method_for(layer, self.stored, is_skipped=lambda: self.is_skipped(prefix))
-
-    def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:
-        """As the algorithm says."""
-        return named(name, self.stored.quantize(weight))
 
     def descriptions(self, tensor_names: Mapping[str, bool]) -> Mapping[str, object]:
         """hf_quant_config.json, which says the same as config.json."""

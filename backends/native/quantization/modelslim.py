@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backends.native.errors import CheckpointError, ConfigError
 from backends.native.kernels.reference.int8_deq_linear import int8_deq_linear
 from backends.native.kernels.reference.int8_linear import INT8_MAX, dequantize_int8, int8_linear
 from backends.native.layers.parameter import AttributeParameter
-from backends.native.quantization.config import FusedNames, QuantizationConfig
+from backends.native.quantization.config import FusedNames
 from backends.native.quantization.formats.float8 import SYNTHETIC_INPUT_ABSMAX, absmax_per
 from backends.native.quantization.stored import (
     OUTPUT,
@@ -24,9 +24,8 @@ from backends.native.quantization.stored import (
     StoredWeight,
     Tensors,
     WeightPart,
-    method_for,
-    named,
 )
+from backends.native.quantization.stored_config import StoredConfig
 
 QUANT_METHODS = ("modelslim",)
 DESCRIBED_IN = ("quant_model_description.json",)
@@ -164,7 +163,7 @@ TYPES: Mapping[str, StoredWeight] = {stored.NAME: stored for stored in (W8A8Stat
 
 
 @dataclass(frozen=True)
-class ModelSlimConfig(QuantizationConfig):
+class ModelSlimConfig(StoredConfig):
     """The type of each module's weight, and the one of those that are not listed."""
 
     CLAIMS = TYPE_OF_MODEL
@@ -204,26 +203,13 @@ class ModelSlimConfig(QuantizationConfig):
         """The list has every module by its full name."""
         return entry == module
 
-    def dtypes(self) -> frozenset[torch.dtype]:
-        """Those of its formats."""
-        return frozenset().union(*(stored.dtypes() for stored in TYPES.values()))
+    def stored_as(self, module: str) -> StoredWeight | None:
+        """By the type of its weight."""
+        return TYPES.get(self._type(module))
 
-    def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
-        """The method of the type that all of the layer's modules on disk have; raises ConfigError where they differ."""
-        names = self.names_on_disk(prefix)
-        kinds = {self._type(name) for name in names} - {FLOAT}
-        if len(kinds) > 1:
-            raise ConfigError(
-                f"{DESCRIBED_IN[0]}: {prefix} is one fused layer, but {', '.join(names)} are {' and '.join(kinds)}.",
-                "quantize all of its shards alike",
-            )
-        stored = TYPES[kinds.pop()] if kinds else None
-        return method_for(layer, stored, is_skipped=lambda: self.is_skipped(prefix))
-
-    def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:
-        """As the type of the module says."""
-        kind = self._type(name.removesuffix(WEIGHT))
-        return {name: weight} if kind == FLOAT else named(name, TYPES[kind].quantize(weight))
+    def formats(self) -> tuple[StoredWeight, ...]:
+        """All that a description can name."""
+        return tuple(TYPES.values())
 
     def descriptions(self, tensor_names: Mapping[str, bool]) -> Mapping[str, object]:
         """The type of every tensor."""

@@ -15,8 +15,7 @@ from backends.native.kernels.reference.fused_moe import Linear, run_experts
 from backends.native.layers.linear import LinearBase
 from backends.native.layers.moe import FusedMoE
 from backends.native.layers.parameter import ModelParameter, ShardedParameter
-from backends.native.quantization.config import LinearMethod, MoEMethod, QuantizeMethod
-from backends.native.quantization.plain import plain_method
+from backends.native.quantization.config import LinearMethod, MoEMethod
 
 SHARD, OUTPUT, INPUT = "shard", "output", "input"
 Tensors = Mapping[str, Tensor]
@@ -314,19 +313,3 @@ class StoredMoEMethod(MoEMethod[FusedMoE]):
 
 def _of_expert(stacks: Tensors, expert_id: int) -> Tensors:
     return {suffix: stack.select(0, expert_id) for suffix, stack in stacks.items()}
-
-
-def method_for(layer: nn.Module, stored: StoredWeight | None, is_skipped: Callable[[], bool]) -> QuantizeMethod[Any]:
-    """The method that runs `layer` on weights stored so, or the plain one, as for None.
-
-    `is_skipped` is asked for linear layers and experts only: embedding and head are never quantized.
-    """
-    if not isinstance(layer, LinearBase | FusedMoE) or is_skipped() or stored is None:
-        return plain_method(layer)
-    return stored.MOE_METHOD(stored) if isinstance(layer, FusedMoE) else stored.LINEAR_METHOD(stored)
-
-
-def named(weight_name: str, tensors: Tensors) -> dict[str, Tensor]:
-    """Suffixes as names on disk, beside the one of the plain weight."""
-    module = weight_name.removesuffix(".weight")
-    return {f"{module}.{suffix}": tensor for suffix, tensor in tensors.items()}
