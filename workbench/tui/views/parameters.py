@@ -26,7 +26,7 @@ class Parameters(View):
     columns = (
         Column(" parameter", keeps_end=True, shrinks=4),
         Column("dtype", 5),
-        Column("shape", 10),
+        Column("shape", 9),
         Column("coverage", 16),
     )
     hints = (
@@ -63,7 +63,7 @@ class Parameters(View):
             label.append("▾ " if row.is_open else "▸ ", "f")
             label.append_text(said(row.name, "m"))
         else:
-            label.append_text(Text.assemble("  ", said(row.name, "t")))
+            label.append_text(said(row.name, "t"))
         bar = coverage(coverage_cells(row))
         bar.append_text(self._flag(row))
         if row.is_branch:
@@ -135,7 +135,7 @@ class Parameters(View):
             lines.append(paint("{m|$}  $", label, written(view)))
         texts = {line.plain.partition("  ")[2] for line in lines}
         if len(lines) > 1 and len(texts) == 1:
-            return [paint("{m|written}  $ {m|on each rank}", written(row.one))]
+            return [paint("{m|written}  $ {m|each}", written(row.one))]
         return lines
 
     def _found(self, name: str) -> Lines:
