@@ -59,7 +59,9 @@ class Session:
 
     def _find_streams(self) -> bool:
         known = {stream.path for stream in self._streams}
-        fresh = [path for path in sorted((self.folder / "streams").glob("*.sqlite")) if path not in known]
+        # a file of no bytes is a stream whose writer has made, or died making, its first commit
+        paths = [path for path in sorted((self.folder / "streams").glob("*.sqlite")) if path.stat().st_size]
+        fresh = [path for path in paths if path not in known]
         found: list[Stream] = []
         for path in fresh[: MAX_STREAMS - len(self._streams)]:
             stream = self._try(path)

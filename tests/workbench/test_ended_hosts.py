@@ -113,3 +113,12 @@ def test_a_host_that_will_not_end_is_ended(tmp_path):
         host.interrupt()
     outcome = host.wait()
     assert (outcome.state, outcome.signal) == ("interrupted", "SIGKILL")
+
+
+def test_a_host_killed_before_its_first_commit_leaves_an_empty_session(tmp_path):
+    Manifest(verb="trace").write(tmp_path)
+    (tmp_path / "streams").mkdir()
+    (tmp_path / "streams" / "1-0.sqlite").touch()
+    session = Session.open(tmp_path)
+    assert len(session) == 0
+    session.close()
