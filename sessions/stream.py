@@ -49,7 +49,7 @@ class Stream:
 
     def _read_meta(self) -> None:
         try:
-            self.meta = {str(k): str(v) for k, v in self._db().execute("SELECT key, value FROM meta")}
+            self.meta = self._stored_meta()
         except sqlite3.DatabaseError as error:
             if _is_young(self._db()):
                 self.meta = {}
@@ -64,6 +64,19 @@ class Stream:
                 f"{self.path}: stream of schema {schema}, this version reads up to {SCHEMA_VERSION}",
                 "Open it with the loadscope that recorded it, or upgrade this one.",
             )
+
+    def _stored_meta(self) -> dict[str, str]:
+        query = "SELECT key, value FROM meta"
+        try:
+            return {str(k): str(v) for k, v in self._db().execute(query)}
+        except sqlite3.DatabaseError as error:
+            if _is_young(self._db()):
+                raise
+            # SQLite refuses a file shorter than its header says, except to who asks to mend it
+            self._db().execute("PRAGMA writable_schema=ON")
+            meta = {str(k): str(v) for k, v in self._db().execute(query)}
+            self._note(error)
+            return meta
 
     def _db(self) -> sqlite3.Connection:
         if self._opened is None:
