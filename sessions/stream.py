@@ -145,8 +145,8 @@ class Stream:
         self._layouts = layouts(self.rows("SELECT kind, name, storage, position FROM field"))
 
     def _salvaged_count(self) -> int:
-        rows = self.rows("SELECT seq FROM event ORDER BY seq")
-        return int(str(rows[-1][0])) if rows else 0
+        rows = [row[0] for row in self.rows("SELECT seq, t_ns, kind FROM event ORDER BY seq") if type(row[1]) is int]
+        return max((seq for seq in rows if type(seq) is int), default=0)
 
     def _note(self, error: sqlite3.DatabaseError) -> None:
         self.damage = self.damage or f"{self.path.name}: {error}"
@@ -221,17 +221,26 @@ class Stream:
         rows = self.rows(
             f"SELECT {ENVELOPE}, e.kind, e.stage FROM event e WHERE e.seq {which} ORDER BY e.seq", arguments
         )
+        rows = [row for row in rows if self._is_sound(row)]
         self._texts.need([n for row in rows for n in row[5:7]])
         bodies: dict[object, Raw] = {}
         for number in {row[5] for row in rows}:
             bodies.update(self._raw_bodies(self.name(number), which, arguments))
         return [self._event(row, bodies.get(row[0])) for row in rows]
 
+    def _is_sound(self, row: Raw) -> bool:
+        """False for what SQLite makes of a page that is cut in two."""
+        if all(type(row[place]) is int for place in (0, 1, 5)) and 0 < row[0] <= self.count:
+            return True
+        self._note(sqlite3.DatabaseError("database disk image is malformed"))
+        return False
+
     def envelopes(self, first: int, last: int) -> Iterator[tuple[int, str, int, int, int | None]]:
         """(seq, kind, parent, rank, dur_ns) of the events with seq `first`..`last`."""
-        rows = self.rows("SELECT seq, kind, parent, rank, dur_ns FROM event WHERE seq BETWEEN ? AND ?", (first, last))
-        names = {number: self.name(number) for number in {row[1] for row in rows}}
-        for seq, kind, parent, rank, dur_ns in rows:
+        query = "SELECT seq, t_ns, parent, rank, dur_ns, kind FROM event WHERE seq BETWEEN ? AND ?"
+        rows = [row for row in self.rows(query, (first, last)) if self._is_sound(row)]
+        names = {number: self.name(number) for number in {row[5] for row in rows}}
+        for seq, _, parent, rank, dur_ns, kind in rows:
             yield seq, names[kind], _whole(parent), _whole(rank), dur_ns
 
     def _raw_bodies(self, kind: str, which: str, arguments: Raw) -> Iterator[tuple[object, Raw]]:
