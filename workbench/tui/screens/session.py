@@ -267,7 +267,7 @@ class SessionScreen(Screen[None]):
         try:
             lines = view.detail(row, pane.room)
             if self.at_hand and view.position(row) == self.host_position() and self.desk.now is None:
-                lines += value_at_hand(self.at_hand, pane.room)
+                lines[-2:-2] = value_at_hand(self.at_hand, pane.room)
         except Exception as error:  # noqa: BLE001 - the list stays usable when one row's detail fails
             fault = fault_of(error)
             lines = [*wrapped(f"✗ {fault.what}", pane.room, "e"), *wrapped(fault.try_, pane.room, "m")]

@@ -73,7 +73,7 @@ def _call(reading: Reading, event: Event, width: int) -> Lines:
     ]
     lines.append(paint("       {m|$}", cut(said(body.checkpoint_name, "m"), width - 7, keeps_end=True)))
     if listed is not None:
-        lines.append(paint("       {m|$ +$}", listed.file, f"{listed.begin:,}"))
+        lines.append(paint("       {m|$ +$}", listed.file.removesuffix(".safetensors"), f"{listed.begin:,}"))
     lines.append(fact("into", f"{_bare(body.parameter_dtype)} {bracketed(body.parameter_shape)}"))
     lines.append(paint("       {m|$ · rank $ of $}", body.parameter_class, event.rank, _tp(reading)))
     expert = f" · expert {body.expert_id}" if body.expert_id >= 0 else ""

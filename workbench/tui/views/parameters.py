@@ -152,7 +152,8 @@ class Parameters(View):
         lines.append(fact("elements", f"{sum(view.elements for view in views):,}", indent=9))
         never = [view.coverage.never_written for view in views]
         twice = [view.coverage.written_twice for view in views]
-        lines.append(_total("never", never, "e"))
+        is_final = all(view.coverage.is_final for view in views)
+        lines.append(_total("never" if is_final else "not yet", never, "e" if is_final else "m"))
         lines.append(_total("twice", twice, "w"))
         word = "open" if not row.is_open else "close"
         return [*lines, blank(), self.reading.keys((hint("follow", word),))]
