@@ -230,7 +230,8 @@ class Stream:
 
     def _is_sound(self, row: Raw) -> bool:
         """False for what SQLite makes of a page that is cut in two."""
-        if all(type(row[place]) is int for place in (0, 1, 5)) and 0 < row[0] <= self.count:
+        is_told = all(type(row[place]) is int for place in (0, 1, 5)) and 0 < row[0] <= self.count
+        if is_told and (not self.damage or self.name(row[5]) in self._layouts or self.name(row[5]) in KINDS):
             return True
         self._note(sqlite3.DatabaseError("database disk image is malformed"))
         return False

@@ -154,7 +154,8 @@ def test_a_truncated_stream_gives_what_is_readable_and_says_so(recordings, opene
     assert "malformed" in session.damage[0]
     assert not session.is_complete
     assert len(events) > len(whole) // 10
-    assert [(e.seq, e.t_ns, e.kind) for e in events] == [(e.seq, e.t_ns, e.kind) for e in whole.page(0, len(events))]
+    told = {(e.seq, e.t_ns, e.kind) for e in events}
+    assert told <= {(e.seq, e.t_ns, e.kind) for e in whole.page(0, len(whole))}
 
 
 def test_a_stream_of_no_bytes_is_one_whose_writer_has_not_begun(tmp_path, opened):
