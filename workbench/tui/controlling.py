@@ -117,8 +117,7 @@ class Controlling:
     def _serve(self, control: HostControl) -> bool:
         try:
             self._work(control)
-            if not self.host.is_paused or not self._jobs.empty():
-                self._take(control.wait(WAIT_SECONDS))
+            self._take(control.state() if self.host.is_paused else control.wait(WAIT_SECONDS))
         except (ControlError, OSError) as error:
             self.error = str(error)
             self._set(Host("gone", at=self.host.at))
