@@ -42,7 +42,7 @@ class View:
 
 @dataclass(frozen=True)
 class Box:
-    """A view as a plain box of its base. `order` names, along the base's dimensions, the view dimension running there."""
+    """A view as a plain box of its base. `order` names, along the base's dimensions, the view's dimension there."""
 
     start: Sizes
     length: Sizes
@@ -124,9 +124,13 @@ class Buffer:
         if box is None or dims is None:
             notes = self.pieces[0].notes if len(self.pieces) == 1 else ()
             return [Piece((0,) * len(view.sizes), view.sizes, None, (*notes, "unknown"))]
-        found = [cut for piece in reversed(self.pieces) if (cut := _cut(piece, box, dims, len(view.sizes))) is not None]
-        covered = sum(piece.elements for piece in found)
         unique = view.elements // math.prod(n for j, n in enumerate(view.sizes) if j not in dims.values() or n == 1)
+        found, covered = [], 0
+        for piece in reversed(self.pieces):  # the newest hides what was there before
+            cut = _cut(piece, box, dims, len(view.sizes)) if covered < unique else None
+            if cut is not None:
+                found.append(cut)
+                covered += cut.elements
         if covered != unique:
             return [Piece((0,) * len(view.sizes), view.sizes, None, ("unknown",))]
         return [_widened(piece, view, dims) for piece in found]

@@ -106,11 +106,15 @@ class StreamFile:
         path = _free_name(folder)
         draft = path.with_suffix(".part")
         stream = cls(draft)
-        stream._db.execute("PRAGMA journal_mode=OFF")
-        stream._db.executescript(f"BEGIN;{_LAYOUT}COMMIT;")
-        stream._describe()
-        stream.release()
-        draft.rename(path)
+        try:
+            stream._db.execute("PRAGMA journal_mode=OFF")
+            stream._db.executescript(f"BEGIN;{_LAYOUT}COMMIT;")
+            stream._describe()
+            stream.release()
+            draft.rename(path)
+        except (sqlite3.Error, OSError):
+            draft.unlink(missing_ok=True)
+            raise
         stream.path = path
         journal = stream._db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         stream._db.execute("UPDATE meta SET value=? WHERE key='journal'", (journal,))

@@ -19,7 +19,7 @@ INSPECTORS = [f"inspectors.{name}" for name in ("checkpoint", "decisions", "weig
 SKIPPED_AS_WHOLE = ("linear_attn.conv1d", "linear_attn.in_proj_ba", "linear_attn.in_proj_qkvz", "mlp.gate",
                     "mlp.shared_expert_gate")  # fmt: skip
 
-DRIVER = '''
+DRIVER = """
 from inspectors.probe.bootstrap import arm; arm()
 import collections, hashlib, json, sys, threading
 import torch
@@ -40,7 +40,7 @@ FORWARD
 said["tokens"] = generate(loaded, options["prompt"], options["new"])
 AFTER
 print(json.dumps(said))
-'''
+"""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ for t in threads: t.join()
 
 
 def test_a_host_killed_at_any_moment_leaves_whole_events(toy):
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311 - moments, not secrets
     for _ in range(5):
         with endless_host(toy) as host:
             time.sleep(chance.uniform(0.05, 0.5))
