@@ -28,6 +28,7 @@ class Session:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.RLock()
+        self._views_lock = threading.RLock()  # a long view must not keep pages waiting
         self._streams: list[Stream] = []
         self._failed: dict[Path, str] = {}
         self._order = Order()
@@ -287,10 +288,11 @@ class Session:
 
     def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
         """A view computed once for each state of the session: views of views share their work through this."""
-        with self._lock:
+        with self._views_lock:
+            generation = self.generation
             found = self._kept.get(name)
-            if found is None or found[0] != self.generation:
-                found = self._kept[name] = (self.generation, make())
+            if found is None or found[0] != generation:
+                found = self._kept[name] = (generation, make())
             return found[1]  # type: ignore[return-value]
 
 
