@@ -21,7 +21,7 @@ from inspectors.probe.inspector import Inspector
 from inspectors.probe.patch import Site, UnresolvedError
 from inspectors.probe.recorder import Recorder
 from inspectors.probe.settings import Settings
-from inspectors.probe.stages import includes
+from inspectors.probe.stages import LEVELS, includes
 from inspectors.probe.tensors import plain_tensors
 from inspectors.probe.tracepoint import Engine, Tracepoint
 
@@ -71,7 +71,8 @@ class Probe:
         self._routes: dict[str, tuple[Inspector, ...]] = {}
         self._state = _ThreadState()
         self._ranks: dict[str, Callable[[], int]] = {}
-        for inspector in settings.load_inspectors():
+        # Deeper levels come later: on return they are told first, so that what they say lies inside the others' spans.
+        for inspector in sorted(settings.load_inspectors(), key=lambda one: LEVELS.index(one.level)):
             if includes(self.level, inspector.level):
                 self.inspectors.append(inspector)
                 with self.guarded(inspector):

@@ -27,11 +27,15 @@ class View:
 
     def part(self, start: Sizes, sizes: Sizes) -> View:
         """The sub-view that begins at index `start`."""
+        if not any(start) and sizes == self.sizes:
+            return self
         moved = sum(index * stride for index, stride in zip(start, self.strides, strict=True))
-        return replace(self, offset=self.offset + moved, sizes=sizes)
+        return View(self.storage, self.offset + moved, sizes, self.strides, self.item_bytes, self.dtype)
 
     def expanded(self, sizes: Sizes) -> View:
         """Broadcast to `sizes` as an elementwise copy does: stride 0 where one element stands for many."""
+        if sizes == self.sizes:
+            return self
         missing = len(sizes) - len(self.sizes)
         strides = [0] * missing + [
             0 if have == 1 and want != 1 else stride
