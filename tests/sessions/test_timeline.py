@@ -149,6 +149,7 @@ def test_search_goes_both_ways_and_ends(timeline):
         ("not (kind = shard.split or rank < 2)", lambda e: e.kind != "shard.split" and e.rank >= 2),
         ("is_skipped = true", lambda e: isinstance(e.body, SkipDecided) and e.body.is_skipped),
         ('tensor ~ "*scale*"', lambda e: "scale" in getattr(e.body, "checkpoint_name", "")),
+        ('kind !~ "loader"', lambda e: "loader" not in e.kind),
         ("dur_ms > 0", lambda e: e.dur_ns is not None and e.dur_ns > 0),
         ('"linearmethod"', lambda e: "LinearMethod" in str(e.body)),
     ],

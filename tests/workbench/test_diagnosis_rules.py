@@ -106,7 +106,7 @@ def test_elements_written_twice_name_both_calls(judged):
 
 
 @pytest.mark.parametrize(("entry", "is_stale"), [
-    ("model.layer.0.mlp", True), ("mlp.gate", True), ("re:.*visual.*", True),
+    ("model.layer.0.mlp", True), ("mlp.gate", True), ("out_pro", True), ("re:.*visual.*", True),
     ("linear_attn.out_proj", False), ("model.layers.1", False), ("re:.*out_proj", False), ("*.conv1d", False),
     ("mtp.fc", False),
 ])  # fmt: skip
@@ -172,5 +172,16 @@ def test_a_stream_that_nobody_closed_follows_from_the_end_of_its_host(tmp_path):
     root, follow_on = findings(session)
     assert (root.class_, root.explains) == ("host/failed", ("F2",))
     assert (follow_on.class_, follow_on.severity, follow_on.root) == ("session/incomplete", "note", False)
+    session.close()
+    recorder.close()
+
+
+def test_a_host_killed_inside_a_call_is_told_with_that_call(tmp_path):
+    recorder = Recorder(tmp_path)
+    recorder.begin(LoaderCalled(checkpoint_name="model.q.weight"), rank=0)
+    recorder.flush()
+    Manifest(outcome=Outcome("killed", None, "SIGKILL")).write(tmp_path)
+    session = Session.open(tmp_path)
+    assert "inside loader.called (#2, model.q.weight)" in findings(session)[0].sentence
     session.close()
     recorder.close()

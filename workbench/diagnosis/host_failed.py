@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 from inspectors.probe.events import StageFailed
 from sessions.event import Event
+from sessions.rowtext import name_of
 from workbench.diagnosis.case import Case, is_divisibility, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
+
+NEAR_THE_END = 64
 
 
 def _judge(case: Case) -> Iterator[Finding]:
@@ -54,15 +57,24 @@ def _ended(case: Case, how: str) -> Finding:
     lines = [line.text.strip() for line in case.session.log_lines(max(0, count - 8), count)]
     last = next((line for line in reversed(lines) if line), "")
     position = len(case.session) - 1
+    inside = _innermost_open(case)
+    place = (
+        f"inside {inside.kind} ({inside.ref}, {name_of(inside.body)})" if inside else "outside of every watched step"
+    )
     evidence = [case.evidence(position, "last event", case.session.event(position).kind)] if position >= 0 else []
     return Finding(
         class_=RULE.class_,
         severity="error",
         title=f"the host ended with {how}",
-        sentence=f"The host ended with {how} outside of every watched step{f'; last line: {last}' if last else ''}.",
+        sentence=f"The host ended with {how} {place}{f'; last line: {last}' if last else ''}.",
         remedy="Read the end of the host's log (l); a signal without a message is often the out-of-memory killer.",
         evidence=(*evidence, *([Evidence(None, "log", last)] if last else [])),
     )
+
+
+def _innermost_open(case: Case) -> Event | None:
+    count = len(case.session)
+    return next((e for e in reversed(case.session.page(count - NEAR_THE_END, count)) if e.is_open), None)
 
 
 RULE = Rule("host/failed", _judge, follows=("skip-decision/fused-name", "precision/contradiction"))
