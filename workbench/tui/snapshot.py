@@ -133,10 +133,11 @@ def is_running(session: Session) -> bool:
     outcome = session.manifest.outcome
     if outcome is not None and outcome.state != "running":
         return False
-    return any(not stream.is_closed and _is_alive(stream.path) for stream in session.streams)
+    return any(not stream.is_closed and is_alive(stream.path) for stream in session.streams)
 
 
-def _is_alive(path: Path) -> bool:
+def is_alive(path: Path) -> bool:
+    """True while the process that a stream file is named after is there, and is no zombie."""
     pid = path.name.partition("-")[0]
     if not pid.isdigit():
         return False

@@ -123,7 +123,8 @@ class SessionScreen(Screen[None]):
     def on_reading_failed(self, message: ReadingFailed) -> None:
         """Two lines in the pane concerned; the frame stays."""
         self.query_one("#top", Ends).put(paint("{A|◆} {b|$}", self.path.name), said("✗ unreadable", "e"))
-        self._show_empty([*wrapped(f"✗ {message.what}", 70, "e"), *wrapped(message.try_, 70, "m")])
+        width = max(20, self.query_one("#left").content_size.width - 2)
+        self._show_empty([*wrapped(f"✗ {message.what}", width, "e"), *wrapped(message.try_, width, "m")])
         self.query_one("#keys", Ends).put(paint("{k|q} back  {k|?} help"))
 
     def on_host_state_changed(self, message: HostStateChanged) -> None:

@@ -43,7 +43,10 @@ class Prompt(Horizontal):
         """Stop asking; returns who asked."""
         then, self._asked = self._asked, None
         self.screen.remove_class("-asking")
-        self.screen.query_one("#list").focus()
+        listed = self.screen.query_one("#list")
+        # A list without rows is not displayed and takes no focus; the keys must not go on into the hidden line.
+        # Later, as `focus` above is done later too: keys typed fast must not leave the line with the focus.
+        self.app.call_later(self.screen.set_focus, listed if listed.display else None)
         return then
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
