@@ -139,8 +139,7 @@ class Session:
     def page(self, start: int, stop: int) -> list[Event]:
         """The events at positions start..stop-1 (cut to what there is), by ranges of seq."""
         start, stop = max(start, 0), min(stop, len(self))
-        with self._lock:
-            runs = self._order.locate(start, stop)
+        runs = self._located(start, stop)
         out: list[Event] = []
         fetched: dict[tuple[int, int], Event] = {}
         if self._order.is_merged:
@@ -172,7 +171,20 @@ class Session:
         wanted = sorted({p for p in positions if 0 <= p < len(self)})
         if not self._order.is_merged:
             return self._streams[0].pick([p + 1 for p in wanted]) if wanted else []
-        return [event for position in wanted for event in self.page(position, position + 1)]
+        places: dict[int, dict[int, int]] = {}
+        for position in wanted:
+            for number, seq, _ in self._located(position, position + 1):
+                places.setdefault(number, {})[seq] = position
+        found = [
+            replace(event, position=by_seq[event.seq])
+            for number, by_seq in places.items()
+            for event in self._streams[number].pick(list(by_seq))
+        ]
+        return sorted(found, key=lambda event: event.position)
+
+    def _located(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        with self._lock:
+            return self._order.locate(start, stop)
 
     def event(self, position: int) -> Event:
         """The event at a position. SessionError when there is none."""

@@ -241,6 +241,7 @@ def test_streams_of_several_processes_are_merged_by_time(tmp_path, monkeypatch, 
     assert [(e.t_ns, e.rank, e.body.start) for e in splits] == expected
     assert [session.position(e.stream, e.seq) for e in splits] == [e.position for e in splits]
     assert [session.find(e.ref) for e in splits] == splits
+    assert session.events([e.position for e in reversed(splits)]) == splits
     assert list(session.of_kinds("shard.split", start=4)) == [e for e in splits if e.position >= 4]
 
 

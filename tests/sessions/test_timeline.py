@@ -48,6 +48,18 @@ def test_ranks_that_build_one_after_the_other_still_share_their_rows(loaded, tim
         assert rows[kind] * RANKS == loaded.count(kind)
 
 
+def test_ranks_that_no_manifest_announced_are_folded_as_they_appear(tmp_path, opened):
+    recorder = Recorder(tmp_path)
+    for rank in (0, 1, 2):
+        for n in range(3):
+            recorder.point(LoaderCalled(parameter=f"p{n}"), rank=rank)
+    recorder.close()
+    timeline = Timeline(opened(tmp_path))
+    timeline.build()
+    calls = [row for row in every(timeline) if row.kind == "loader.called"]
+    assert [[lane.position for lane in row.lanes] for row in calls] == [[n + 1, n + 4, n + 7] for n in range(3)]
+
+
 def test_the_row_shows_the_rank_that_is_asked_for(timeline):
     cuts = [[row.label for row in every(timeline, rank) if row.kind == "shard.split"] for rank in (0, 1)]
     assert "rows 0–255 of 1,024" in cuts[0]
