@@ -116,7 +116,8 @@ def environment(session: Path | None) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def run_host(tmp_path_factory, checkpoints) -> Callable[..., Run]:
-    """Load and generate in a process of its own; `level` None means without the probe."""
+    """Load and generate in a process of its own; `level` None means without the probe. The same is run only once."""
+    done_before: dict[str, Run] = {}
 
     def run(
         level: str | None,
@@ -126,6 +127,19 @@ def run_host(tmp_path_factory, checkpoints) -> Callable[..., Run]:
         code: tuple[str, str, str] = ("", "", ""),
         variables: dict[str, str] | None = None,
         **options: Any,
+    ) -> Run:
+        asked = json.dumps([level, model, tp, code, variables, options])
+        if asked not in done_before:
+            done_before[asked] = run_once(level, model, tp, code, variables, options)
+        return done_before[asked]
+
+    def run_once(
+        level: str | None,
+        model: str,
+        tp: int,
+        code: tuple[str, str, str],
+        variables: dict[str, str] | None,
+        options: dict[str, Any],
     ) -> Run:
         session = tmp_path_factory.mktemp("session")
         manifest = {"level": level, "engines": ["backends.engines.native"], "inspectors": INSPECTORS}
