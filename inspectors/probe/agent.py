@@ -171,9 +171,7 @@ class Probe:
                 inspector.enter(call)
         return call
 
-    def open(
-        self, tracepoint: Tracepoint, binding: Binding, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Call:
+    def open(self, tracepoint: Tracepoint, binding: Binding, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """A call that no inspector has been told of yet."""
         call = Call(self, tracepoint, binding, args, kwargs)
         call.rank = self.rank()

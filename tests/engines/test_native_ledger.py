@@ -58,8 +58,10 @@ def rebuilt(shape, writes: list[WeightWritten], tensor: Tensor) -> tuple[Tensor,
             continue
         taken = tuple(slice(s, s + n) for s, n in zip(write.source_start, write.source_length, strict=True))
         source = tensor[taken].float()
-        made[where] = source.t() if "transposed" in write.source else source.reshape(
-            made[where].shape if source.numel() == made[where].numel() else source.shape
+        made[where] = (
+            source.t()
+            if "transposed" in write.source
+            else source.reshape(made[where].shape if source.numel() == made[where].numel() else source.shape)
         )
     return made, unknown
 
