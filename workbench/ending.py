@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from argparse import Namespace
 from pathlib import Path
 
@@ -19,16 +20,24 @@ LOG_LINES = 6
 
 def follow(host: Host, args: Namespace) -> int:
     """Start the host, wait for its end and tell what came of it; returns the exit code."""
-    if _wants_screens(args) and (host.manifest.is_paused_at_start or host.manifest.breakpoints):
+    if _wants_screens(args) and _stops(host):
         return _step_through(host, args)
-    _say(f"recording into {host.folder}", args)
+    if _stops(host):
+        print(f"the host will stop and wait; step through it with: loadscope open {host.folder}", file=sys.stderr)
+    elif not args.json and sys.stderr.isatty():
+        print(f"recording into {host.folder}", file=sys.stderr)
     host.start()
     host.wait()
-    return conclude(host.folder, args, has_just_run=True)
+    code = conclude(host.folder, args, has_just_run=True)
+    if _wants_screens(args):
+        from workbench.tui.app import open_session
+
+        open_session(host.folder)
+    return code
 
 
 def conclude(folder: Path, args: Namespace, *, has_just_run: bool) -> int:
-    """Tell the verdict of a session as JSON or as text, then open the screens where that makes sense."""
+    """Tell the verdict of a session as JSON or as text; returns the exit code."""
     session = Session.open(folder)
     try:
         verdict = verdict_of(session, args.verb, fail_on=getattr(args, "fail_on", "error"), has_just_run=has_just_run)
@@ -40,10 +49,6 @@ def conclude(folder: Path, args: Namespace, *, has_just_run: bool) -> int:
             _explain(session, verdict)
     finally:
         session.close()
-    if _wants_screens(args) and has_just_run:
-        from workbench.tui.app import open_session
-
-        open_session(folder)
     return verdict.exit_code
 
 
@@ -51,11 +56,17 @@ def _step_through(host: Host, args: Namespace) -> int:
     from workbench.tui.app import open_session
 
     host.start()
+    waiting = threading.Thread(target=host.wait, name="loadscope-host", daemon=True)
+    waiting.start()
     open_session(host.folder)
     if host.is_running():
         host.interrupt()
-    host.wait()
-    return conclude(host.folder, args, has_just_run=False)
+    waiting.join()
+    return conclude(host.folder, args, has_just_run=True)
+
+
+def _stops(host: Host) -> bool:
+    return host.manifest.is_paused_at_start or bool(host.manifest.breakpoints)
 
 
 def _wants_screens(args: Namespace) -> bool:
@@ -100,8 +111,3 @@ def last_log_line(session: Session) -> str:
 
 def _two_lines(what: str, try_: str) -> None:
     tell(UserError(what, try_))
-
-
-def _say(text: str, args: Namespace) -> None:
-    if not args.json and sys.stderr.isatty():
-        print(text, file=sys.stderr)
