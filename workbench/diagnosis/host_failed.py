@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from inspectors.probe.events import StageFailed
 from sessions.event import Event
 from sessions.rowtext import name_of
-from workbench.diagnosis.case import Case, is_divisibility, leaf
+from workbench.diagnosis.case import Case, first_line, is_divisibility, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
 
 NEAR_THE_END = 64
@@ -25,7 +25,7 @@ def _judge(case: Case) -> Iterator[Finding]:
 def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
     place = failure.parameter or failure.module or failure.failed_stage or "a watched step"
     of = f" of {leaf(place)}" if failure.module else ""
-    evidence = [case.evidence(event.position, "failed", f"{leaf(failure.error)}: {_first_line(failure)}")]
+    evidence = [case.evidence(event.position, "failed", f"{leaf(failure.error)}: {first_line(failure)}")]
     if failure.call:
         call = case.session.position(event.stream, failure.call)
         evidence.append(case.evidence(call, "call", f"{failure.checkpoint_name or place} at {failure.failed_stage}"))
@@ -35,7 +35,7 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
         class_=RULE.class_,
         severity="error",
         title=f"{leaf(failure.error)} at {failure.failed_stage or 'load'}{of}",
-        sentence=f"The host raised {leaf(failure.error)} while at {place}: {_first_line(failure)}",
+        sentence=f"The host raised {leaf(failure.error)} while at {place}: {first_line(failure)}",
         remedy=(
             f"Open the failing call ({event.ref}) in the timeline: it shows what was given and what the "
             "parameter could take."
@@ -46,10 +46,6 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
         rank=event.rank if event.rank >= 0 else None,
         evidence=tuple(evidence),
     )
-
-
-def _first_line(failure: StageFailed) -> str:
-    return failure.message.partition("\n")[0]
 
 
 def _ended(case: Case, how: str) -> Finding:
