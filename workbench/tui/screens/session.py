@@ -106,8 +106,11 @@ class SessionScreen(Screen[None]):
 
     def on_snapshot_ready(self, message: SnapshotReady) -> None:
         """Other facts: everything is drawn anew, the cursor stays on its row."""
-        is_first = self.snapshot is None
+        is_first = self.snapshot is None or self.snapshot.is_pending
         self.snapshot = message.snapshot
+        if self.snapshot.is_pending:
+            self.draw()
+            return
         if is_first:
             self.desk.breakpoints = list(message.snapshot.manifest.breakpoints)
             self._arrive()
@@ -115,7 +118,7 @@ class SessionScreen(Screen[None]):
 
     def _arrive(self) -> None:
         place = self._opens_at
-        if place is None and self.snapshot is not None and self.snapshot.unread:
+        if place is None and self.snapshot is not None and self.snapshot.unread and not self.desk.stack:
             place = Place("findings")
         if place is not None:
             self.desk.settle(place)
@@ -205,7 +208,8 @@ class SessionScreen(Screen[None]):
         if view.rows:
             self.desk.rows[self.desk.look] = view.identity(view.rows[cursor])
         else:
-            self.query_one("#empty", Pane).put(view.empty(max(20, self.query_one("#left").content_size.width - 2)))
+            width = max(20, self.query_one("#left").content_size.width - 2)
+            self.query_one("#empty", Pane).put([said("…", "m")] if snapshot.is_pending else view.empty(width))
         self.draw_detail()
 
     def _made(self, reading: Reading, lens: Lens) -> View:
@@ -252,6 +256,8 @@ class SessionScreen(Screen[None]):
         is_roomy = self.size.width >= ROOMY
         question = next(one.help for one in KEYS if one.word == self.desk.look)
         right = said(question, "f") if is_roomy else Text()
+        if self.snapshot is not None and self.snapshot.timeline is not None and not self.snapshot.is_indexed:
+            right = said(f"indexing, {len(self.snapshot.timeline):,} rows so far", "a")
         room = self.size.width - 4 - (right.cell_len + 2 if is_roomy else 0)
         self.query_one("#keys", Ends).put(frame.key_line(hints, self.keymap, room), right)
 
