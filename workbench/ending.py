@@ -9,10 +9,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from inspectors.probe.events import StageFailed
+from sessions.liveness import is_running
 from sessions.session import Session
 from workbench.errors import HOST_FAILED, INCOMPLETE, UserError, tell
 from workbench.host import Host
-from workbench.outcome import Verdict, verdict_of
+from workbench.outcome import Verdict, holds_observations, verdict_of
 from workbench.report import report
 
 LOG_LINES = 6
@@ -95,6 +96,13 @@ def _why_incomplete(session: Session) -> tuple[str, str]:
     state = session.manifest.outcome.state if session.manifest.outcome is not None else "running"
     if state == "interrupted":
         return "the load was interrupted; what was recorded until then is readable", f"loadscope open {session.path}"
+    if is_running(session):
+        return "the host of this session still runs; this is what it did until now", f"loadscope open {session.path}"
+    if state == "running" and holds_observations(session):
+        return (
+            f"nobody recorded how this session ended; its last event is #{len(session):,}",
+            f"loadscope open {session.path}",
+        )
     missing = [name.rpartition(".")[2] for name in session.manifest.engines]
     return (
         f"nothing was recorded: the host used none of the engines {', '.join(missing)}",

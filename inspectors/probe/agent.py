@@ -21,7 +21,7 @@ from inspectors.probe.inspector import Inspector
 from inspectors.probe.patch import Site, UnresolvedError
 from inspectors.probe.recorder import Recorder
 from inspectors.probe.settings import Settings
-from inspectors.probe.stages import LEVELS, includes
+from inspectors.probe.stages import includes
 from inspectors.probe.tensors import plain_tensors
 from inspectors.probe.tracepoint import Engine, Tracepoint
 
@@ -72,7 +72,7 @@ class Probe:
         self._state = _ThreadState()
         self._ranks: dict[str, Callable[[], int]] = {}
         # Deeper levels come later: on return they are told first, so that what they say lies inside the others' spans.
-        for inspector in sorted(settings.load_inspectors(), key=lambda one: LEVELS.index(one.level)):
+        for inspector in settings.load_inspectors(self._faulted):
             if includes(self.level, inspector.level):
                 self.inspectors.append(inspector)
                 with self.guarded(inspector):
@@ -257,6 +257,9 @@ class Probe:
                 return
             self.inspectors.remove(inspector)
             self._routes.clear()
+        self._faulted(name, error)
+
+    def _faulted(self, name: str, error: Exception) -> None:
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
