@@ -36,7 +36,7 @@ FAILED = {
     "K": ("what ran", "No kernels. The load failed before forward."),
     "e": ("is it right", "2 modules were built in another precision"),
     "m": ("what did it cost", "create"),
-    "f": ("what is wrong", "in_proj_ba is in the skip list"),
+    "f": ("what is wrong", "skip-decision/fused-name"),
     "l": ("what the host printed", "ShapeError"),
 }
 
@@ -83,7 +83,7 @@ async def test_from_the_start_three_keys_lead_to_the_code_that_decided(failed):
         await it.press("enter")
         await it.until(lambda: len(it.app.screen_stack) == 3, "session laid over the start")
         await it.opened()
-        await it.shows("in_proj_ba is in the skip list")
+        await it.shows("skip-decision/fused-name")
         await it.press("1")
         await it.shows("from the fallback table, not the model")
         assert "never tried" in it.text
@@ -254,7 +254,7 @@ async def test_without_colour_the_states_stay_readable(failed, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     async with opened_at(failed, is_ascii=True) as it:
         await it.opened()
-        await it.shows("in the skip list")
+        await it.shows("skip-decision/fused-name")
         assert it.app.palette.name == "loadscope-grey"
         assert it.text.isascii()
         assert "X F1" in it.text

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -233,18 +234,52 @@ async def test_at_the_end_of_a_recording_a_step_says_why_nothing_happens(complet
         await it.shows("no breakpoints are set")
 
 
-@pytest.fixture
-def paused_host(model, tmp_path):
-    load = Load(model, "native", tp=2)
-    watch = Watch("trace", output=str(tmp_path / "paused"), is_paused_at_start=True)
-    host = host_of_load(load, check(model, launching.engine_named("native"), 2), watch)
+FALLBACK = '{"in_proj_ba": ["in_proj_b", "in_proj_a"], "in_proj_qkvz": ["in_proj_qkv", "in_proj_z"]}'
+
+
+@contextmanager
+def running(model, folder, tp, extra=(), **watching):
+    """A real load, waited for in a thread as the workbench does."""
+    load = Load(model, "native", tp=tp, extra=extra)
+    watch = Watch("trace", output=str(folder), **watching)
+    host = host_of_load(load, check(model, launching.engine_named("native"), tp), watch)
     host.start({"OMP_NUM_THREADS": "1"})
     waiting = threading.Thread(target=host.wait)
     waiting.start()
-    yield host
-    if host.is_running():
-        host.interrupt()
-    waiting.join(60)
+    try:
+        yield host
+    finally:
+        if host.is_running():
+            host.interrupt()
+        waiting.join(60)
+
+
+@pytest.fixture
+def paused_host(model, tmp_path):
+    with running(model, tmp_path / "paused", 2, is_paused_at_start=True) as host:
+        yield host
+
+
+@pytest.fixture
+def held_host(model, tmp_path):
+    with running(model, tmp_path / "held", 4, ("--fused-fallback", FALLBACK), breakpoints=("exception",)) as host:
+        yield host
+
+
+async def test_a_load_that_fails_is_held_at_its_exception_with_the_root_cause_already_named(held_host):
+    async with opened_at(held_host.folder) as it:
+        await it.shows("host waits at the exception")
+        await it.press("t")
+        await it.shows("✗ ShapeError in weights.create")
+        await it.shows("F1")
+        assert "✗ held" in it.text
+        await it.press("u")
+        await it.until(lambda: it.session.selected()[1].kind == "weights.created", "the span around")
+        await it.press("exclamation_mark")
+        await it.until(
+            lambda: it.session.snapshot.manifest.outcome.state == "failed", "the host failed as it would have"
+        )
+        await it.shows("✗ failed")
 
 
 async def test_a_real_load_is_stepped_to_a_breakpoint_inspected_and_released(paused_host):

@@ -26,6 +26,7 @@ LOOKS = {
 }
 MOST_STEPS = 4
 MOST_LINES = 4
+ARROW = 4
 _LAYER = re.compile(r"\blayers?\.(\d+)")
 _DOTTED = re.compile(r"\b(?:[A-Za-z]\w*\.)(?:\w+\.)+\w+")
 
@@ -213,7 +214,7 @@ def _nested(found: Sequence[Finding]) -> list[Row]:
 def came_about(finding: Finding, width: int) -> Lines:
     """One column a stage from cause to effect, with arrows between."""
     steps = finding.steps[:MOST_STEPS]
-    room = max(10, (width - 5 * (len(steps) - 1)) // max(1, len(steps)))
+    room = max(10, (width - ARROW * (len(steps) - 1)) // max(1, len(steps)))
     labels, texts = (
         line(),
         [limited(wrapped(shortened(text), room, TONES.get(tone, "t")), MOST_LINES) for _, text, tone in steps],
@@ -221,9 +222,9 @@ def came_about(finding: Finding, width: int) -> Lines:
     rows = [line() for _ in range(max((len(one) for one in texts), default=0))]
     for number, ((label, _, _), lines) in enumerate(zip(steps, texts, strict=True)):
         is_last = number == len(steps) - 1
-        labels.append_text(padded(said(label, "m"), room + (0 if is_last else 5)))
+        labels.append_text(padded(said(label, "m"), room + (0 if is_last else ARROW)))
         for at, row in enumerate(rows):
             row.append_text(padded(lines[at] if at < len(lines) else blank(), room))
             if not is_last:
-                row.append("  →  " if at == 0 else "     ", "f")
+                row.append(" →  " if at == 0 else " " * ARROW, "f")
     return [said("how it came about", "f"), blank(), labels, *rows, blank()]
