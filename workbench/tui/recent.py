@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from sessions.errors import SessionError
+from sessions.liveness import is_writer_alive
 from sessions.manifest import FILE_NAME, Manifest
-from workbench.tui.snapshot import is_alive
 
 MOST = 200
 
@@ -32,7 +32,7 @@ class Recent:
     @property
     def is_live(self) -> bool:
         """True while a process that writes a stream of it is there."""
-        return not self.problem and any(is_alive(stream) for stream in (self.path / "streams").glob("*.sqlite"))
+        return not self.problem and any(is_writer_alive(stream) for stream in (self.path / "streams").glob("*.sqlite"))
 
     def age_seconds(self, now: datetime) -> float:
         """How long ago it was made; 0 when its manifest does not say."""

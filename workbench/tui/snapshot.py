@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from sessions.checkpoint import header
 from sessions.decisions import DecisionView, decisions
 from sessions.errors import SessionError
+from sessions.liveness import is_running
 from sessions.manifest import Manifest
 from sessions.parameters import ParameterView, parameters
 from sessions.session import Session
@@ -166,29 +165,3 @@ def fault_of(error: BaseException) -> Fault:
     """Two lines for the person; the traceback goes to a file in the state folder."""
     told = internal(error, state_folder() / "errors")
     return Fault(told.what, told.try_)
-
-
-def is_running(session: Session) -> bool:
-    """True while the host of a session can still write: no outcome is recorded and one of its processes lives."""
-    outcome = session.manifest.outcome
-    if outcome is not None and outcome.state != "running":
-        return False
-    return any(not stream.is_closed and is_alive(stream.path) for stream in session.streams)
-
-
-def is_alive(path: Path) -> bool:
-    """True while the process that a stream file is named after is there, and is no zombie."""
-    pid = path.name.partition("-")[0]
-    if not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        # A child that ended but was not waited for still has a process id.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, IndexError):
-        return True
