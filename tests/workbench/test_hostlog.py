@@ -22,7 +22,9 @@ def copied(folder: Path, chunks: list[bytes]) -> bytes:
         log = HostLog(folder, pipe, echo)
         log.start()
         for chunk in chunks:
-            os.write(writer, chunk)
+            seen = echo.tell() + os.write(writer, chunk)
+            while echo.tell() < seen:
+                assert log.is_alive()
         os.close(writer)
         log.finish(10)
     return echo.getvalue()
