@@ -107,7 +107,7 @@ def test_a_host_that_will_not_end_is_ended(tmp_path):
     host = Host(tmp_path, Manifest(command=(sys.executable, "-c", script), level="calls"))
     (tmp_path / "streams").mkdir()
     host.start()
-    while not (tmp_path / "host.log").read_text(encoding="utf-8"):
+    while "up" not in (tmp_path / "host.log").read_text(encoding="utf-8").split():
         assert host.is_running()
     for _ in range(3):
         host.interrupt()
