@@ -49,6 +49,8 @@ class Folded:
     def __init__(self, session: Session, hidden: frozenset[str] = HIDDEN) -> None:
         self._session, self._hidden = session, hidden
         self.ranks = max(session.manifest.tp, 1)
+        # a command of the person's own: its ranks show themselves one by one
+        self._is_tp_known = bool(session.manifest.engine)
         self.kinds: list[str] = []
         self._kind_ids: dict[str, int] = {}
         self.kind_of = array("h")
@@ -148,13 +150,13 @@ class Folded:
         for row in waiting or ():
             if self.lanes[row * self.ranks + rank] < 0:
                 self._set_lane(row, rank, position)
-                if waiting is not None and self._is_full(row):
+                if waiting is not None and self._is_tp_known and self._is_full(row):
                     waiting.remove(row)
                     if not waiting:
                         del self._waiting[key]
                 return row
         row = self._new_row(position, str(key[0]), around, rank, name)
-        if self.ranks > 1:
+        if self.ranks > 1 or not self._is_tp_known:
             self._waiting.setdefault(key, []).append(row)
         return row
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from inspectors.probe.events import KINDS, Body, field_specs
-from inspectors.probe.streamfile import table_of
 from sessions.event import NOTHING, UnknownBody
 from sessions.texts import Texts
 
@@ -31,8 +30,8 @@ class Layout:
 
     @property
     def table(self) -> str:
-        """The quoted name of the kind's table."""
-        return table_of(self.kind)
+        """The quoted name of the kind's table, as the recorder makes it: "loader.called" is in body_loader_called."""
+        return '"body_' + "".join(c if c.isalnum() else "_" for c in self.kind) + '"'
 
     @cached_property
     def body_class(self) -> type[Body] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sessions.errors import SessionError
+from sessions.liveness import is_writer_alive
 
 BUSY_SECONDS = 5.0
 _WAL_MARK = 2
@@ -61,7 +61,7 @@ def connect(path: Path) -> Opened:
         return Opened(_open(path, "mode=ro"), is_shared=True, stamp=seen)
     if seen[2] <= 0:
         return Opened(_open(path, "mode=ro&immutable=1"), is_shared=False, stamp=seen)
-    if _is_writer_alive(path) and path.with_name(path.name + "-shm").exists():
+    if is_writer_alive(path) and path.with_name(path.name + "-shm").exists():
         try:
             return Opened(_checked(_open(path, "mode=ro")), is_shared=True, stamp=seen)
         except sqlite3.DatabaseError:
@@ -108,16 +108,3 @@ def _checked(db: sqlite3.Connection) -> sqlite3.Connection:
 
 def _wal(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
-
-
-def _is_writer_alive(path: Path) -> bool:
-    pid = path.name.partition("-")[0]
-    if not pid.isdigit() or int(pid) <= 0:
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True

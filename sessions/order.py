@@ -7,6 +7,7 @@ from array import array
 from sessions.stream import Stream
 
 CHUNK = 20_000
+FIRST_CHUNK = 1_000
 
 
 class Order:
@@ -89,11 +90,12 @@ class Order:
         import numpy as np
 
         heads = []
+        limit = CHUNK if len(self._seq_at) else FIRST_CHUNK
         for number, stream in enumerate(self._streams):
             done = len(self._positions[number])
             rows = stream.rows(
                 "SELECT seq, t_ns FROM event WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
-                (done, stream.count, CHUNK),
+                (done, stream.count, limit),
             )
             if rows:
                 # A span recorded when it was over has an earlier time than its neighbours: the order is that of seq.

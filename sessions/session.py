@@ -28,6 +28,7 @@ class Session:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.RLock()
+        self._views_lock = threading.RLock()  # a long view must not keep pages waiting
         self._streams: list[Stream] = []
         self._failed: dict[Path, str] = {}
         self._order = Order()
@@ -59,7 +60,9 @@ class Session:
 
     def _find_streams(self) -> bool:
         known = {stream.path for stream in self._streams}
-        fresh = [path for path in sorted((self.folder / "streams").glob("*.sqlite")) if path not in known]
+        # a file of no bytes is a stream whose writer has made, or died making, its first commit
+        paths = [path for path in sorted((self.folder / "streams").glob("*.sqlite")) if path.stat().st_size]
+        fresh = [path for path in paths if path not in known]
         found: list[Stream] = []
         for path in fresh[: MAX_STREAMS - len(self._streams)]:
             stream = self._try(path)
@@ -136,8 +139,7 @@ class Session:
     def page(self, start: int, stop: int) -> list[Event]:
         """The events at positions start..stop-1 (cut to what there is), by ranges of seq."""
         start, stop = max(start, 0), min(stop, len(self))
-        with self._lock:
-            runs = self._order.locate(start, stop)
+        runs = self._located(start, stop)
         out: list[Event] = []
         fetched: dict[tuple[int, int], Event] = {}
         if self._order.is_merged:
@@ -169,7 +171,20 @@ class Session:
         wanted = sorted({p for p in positions if 0 <= p < len(self)})
         if not self._order.is_merged:
             return self._streams[0].pick([p + 1 for p in wanted]) if wanted else []
-        return [event for position in wanted for event in self.page(position, position + 1)]
+        places: dict[int, dict[int, int]] = {}
+        for position in wanted:
+            for number, seq, _ in self._located(position, position + 1):
+                places.setdefault(number, {})[seq] = position
+        found = [
+            replace(event, position=by_seq[event.seq])
+            for number, by_seq in places.items()
+            for event in self._streams[number].pick(list(by_seq))
+        ]
+        return sorted(found, key=lambda event: event.position)
+
+    def _located(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        with self._lock:
+            return self._order.locate(start, stop)
 
     def event(self, position: int) -> Event:
         """The event at a position. SessionError when there is none."""
@@ -285,10 +300,11 @@ class Session:
 
     def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
         """A view computed once for each state of the session: views of views share their work through this."""
-        with self._lock:
+        with self._views_lock:
+            generation = self.generation
             found = self._kept.get(name)
-            if found is None or found[0] != self.generation:
-                found = self._kept[name] = (self.generation, make())
+            if found is None or found[0] != generation:
+                found = self._kept[name] = (generation, make())
             return found[1]  # type: ignore[return-value]
 
 

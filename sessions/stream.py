@@ -49,7 +49,7 @@ class Stream:
 
     def _read_meta(self) -> None:
         try:
-            self.meta = {str(k): str(v) for k, v in self._db().execute("SELECT key, value FROM meta")}
+            self.meta = self._stored_meta()
         except sqlite3.DatabaseError as error:
             if _is_young(self._db()):
                 self.meta = {}
@@ -64,6 +64,19 @@ class Stream:
                 f"{self.path}: stream of schema {schema}, this version reads up to {SCHEMA_VERSION}",
                 "Open it with the loadscope that recorded it, or upgrade this one.",
             )
+
+    def _stored_meta(self) -> dict[str, str]:
+        query = "SELECT key, value FROM meta"
+        try:
+            return {str(k): str(v) for k, v in self._db().execute(query)}
+        except sqlite3.DatabaseError as error:
+            if _is_young(self._db()):
+                raise
+            # SQLite refuses a file shorter than its header says, except to who asks to mend it
+            self._db().execute("PRAGMA writable_schema=ON")
+            meta = {str(k): str(v) for k, v in self._db().execute(query)}
+            self._note(error)
+            return meta
 
     def _db(self) -> sqlite3.Connection:
         if self._opened is None:
@@ -132,8 +145,8 @@ class Stream:
         self._layouts = layouts(self.rows("SELECT kind, name, storage, position FROM field"))
 
     def _salvaged_count(self) -> int:
-        rows = self.rows("SELECT seq FROM event ORDER BY seq")
-        return int(str(rows[-1][0])) if rows else 0
+        rows = [row[0] for row in self.rows("SELECT seq, t_ns, kind FROM event ORDER BY seq") if type(row[1]) is int]
+        return max((seq for seq in rows if type(seq) is int), default=0)
 
     def _note(self, error: sqlite3.DatabaseError) -> None:
         self.damage = self.damage or f"{self.path.name}: {error}"
@@ -208,17 +221,27 @@ class Stream:
         rows = self.rows(
             f"SELECT {ENVELOPE}, e.kind, e.stage FROM event e WHERE e.seq {which} ORDER BY e.seq", arguments
         )
+        rows = [row for row in rows if self._is_sound(row)]
         self._texts.need([n for row in rows for n in row[5:7]])
         bodies: dict[object, Raw] = {}
         for number in {row[5] for row in rows}:
             bodies.update(self._raw_bodies(self.name(number), which, arguments))
         return [self._event(row, bodies.get(row[0])) for row in rows]
 
+    def _is_sound(self, row: Raw) -> bool:
+        """False for what SQLite makes of a page that is cut in two."""
+        is_told = all(type(row[place]) is int for place in (0, 1, 5)) and 0 < row[0] <= self.count
+        if is_told and (not self.damage or self.name(row[5]) in self._layouts or self.name(row[5]) in KINDS):
+            return True
+        self._note(sqlite3.DatabaseError("database disk image is malformed"))
+        return False
+
     def envelopes(self, first: int, last: int) -> Iterator[tuple[int, str, int, int, int | None]]:
         """(seq, kind, parent, rank, dur_ns) of the events with seq `first`..`last`."""
-        rows = self.rows("SELECT seq, kind, parent, rank, dur_ns FROM event WHERE seq BETWEEN ? AND ?", (first, last))
-        names = {number: self.name(number) for number in {row[1] for row in rows}}
-        for seq, kind, parent, rank, dur_ns in rows:
+        query = "SELECT seq, t_ns, parent, rank, dur_ns, kind FROM event WHERE seq BETWEEN ? AND ?"
+        rows = [row for row in self.rows(query, (first, last)) if self._is_sound(row)]
+        names = {number: self.name(number) for number in {row[5] for row in rows}}
+        for seq, _, parent, rank, dur_ns, kind in rows:
             yield seq, names[kind], _whole(parent), _whole(rank), dur_ns
 
     def _raw_bodies(self, kind: str, which: str, arguments: Raw) -> Iterator[tuple[object, Raw]]:

@@ -44,7 +44,7 @@ def add_watching(parser: ArgumentParser) -> None:
 
 def add_stepping(parser: ArgumentParser) -> None:
     """Starting paused, for the terminal screens."""
-    parser.add_argument("--paused", action="store_true", help="stop at the first loader call and step from there")
+    parser.add_argument("--paused", action="store_true", help="stop at the first call and step from there")
     parser.add_argument(
         "-b", "--break", dest="breakpoints", action="append", default=[], metavar="FILTER",
         help="stop where this filter holds, such as 'parameter ~ \"*in_proj*\"', exception or decision (repeatable)",

@@ -18,8 +18,8 @@ def host_of_scenario(
     """The host of one scenario at its own tp, or at `tp`. Raises UserError, exit 2, for a wrong name or tp."""
     scenario = scenario_named(name)
     size = tp if tp is not None else scenario.tp
-    engine = launching.engine_named(scenario.engine)
+    engine = scenario.engine or launching.embedded_engine()
     model = checkpoint_of(scenario, is_quiet=is_quiet)
-    facts = check(model, engine, size)
-    load = Load(model=model, engine=scenario.engine, tp=size, extra=(*scenario.extra, *extra))
+    facts = check(model, launching.engine_named(engine), size)
+    load = Load(model=model, engine=engine, tp=size, extra=(*scenario.extra, *extra))
     return launching.host_of_load(load, facts, dataclasses.replace(watch, scenario=name))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from argparse import Namespace
 from pathlib import Path
 
 from inspectors.probe.events import StageFailed
+from sessions.liveness import is_running
 from sessions.session import Session
 from workbench.errors import HOST_FAILED, INCOMPLETE, UserError, tell
 from workbench.host import Host
-from workbench.outcome import Verdict, verdict_of
+from workbench.outcome import Verdict, holds_observations, verdict_of
 from workbench.report import report
 
 LOG_LINES = 6
@@ -19,16 +21,24 @@ LOG_LINES = 6
 
 def follow(host: Host, args: Namespace) -> int:
     """Start the host, wait for its end and tell what came of it; returns the exit code."""
-    if _wants_screens(args) and (host.manifest.is_paused_at_start or host.manifest.breakpoints):
+    if _wants_screens(args) and _stops(host):
         return _step_through(host, args)
-    _say(f"recording into {host.folder}", args)
+    if _stops(host):
+        print(f"the host will stop and wait; step through it with: loadscope open {host.folder}", file=sys.stderr)
+    elif not args.json and sys.stderr.isatty():
+        print(f"recording into {host.folder}", file=sys.stderr)
     host.start()
     host.wait()
-    return conclude(host.folder, args, has_just_run=True)
+    code = conclude(host.folder, args, has_just_run=True)
+    if _wants_screens(args):
+        from workbench.tui.app import open_session
+
+        open_session(host.folder)
+    return code
 
 
 def conclude(folder: Path, args: Namespace, *, has_just_run: bool) -> int:
-    """Tell the verdict of a session as JSON or as text, then open the screens where that makes sense."""
+    """Tell the verdict of a session as JSON or as text; returns the exit code."""
     session = Session.open(folder)
     try:
         verdict = verdict_of(session, args.verb, fail_on=getattr(args, "fail_on", "error"), has_just_run=has_just_run)
@@ -40,10 +50,6 @@ def conclude(folder: Path, args: Namespace, *, has_just_run: bool) -> int:
             _explain(session, verdict)
     finally:
         session.close()
-    if _wants_screens(args) and has_just_run:
-        from workbench.tui.app import open_session
-
-        open_session(folder)
     return verdict.exit_code
 
 
@@ -51,11 +57,17 @@ def _step_through(host: Host, args: Namespace) -> int:
     from workbench.tui.app import open_session
 
     host.start()
+    waiting = threading.Thread(target=host.wait, name="loadscope-host", daemon=True)
+    waiting.start()
     open_session(host.folder)
     if host.is_running():
         host.interrupt()
-    host.wait()
-    return conclude(host.folder, args, has_just_run=False)
+    waiting.join()
+    return conclude(host.folder, args, has_just_run=True)
+
+
+def _stops(host: Host) -> bool:
+    return host.manifest.is_paused_at_start or bool(host.manifest.breakpoints)
 
 
 def _wants_screens(args: Namespace) -> bool:
@@ -84,6 +96,13 @@ def _why_incomplete(session: Session) -> tuple[str, str]:
     state = session.manifest.outcome.state if session.manifest.outcome is not None else "running"
     if state == "interrupted":
         return "the load was interrupted; what was recorded until then is readable", f"loadscope open {session.path}"
+    if is_running(session):
+        return "the host of this session still runs; this is what it did until now", f"loadscope open {session.path}"
+    if state == "running" and holds_observations(session):
+        return (
+            f"nobody recorded how this session ended; its last event is #{len(session):,}",
+            f"loadscope open {session.path}",
+        )
     missing = [name.rpartition(".")[2] for name in session.manifest.engines]
     return (
         f"nothing was recorded: the host used none of the engines {', '.join(missing)}",
@@ -100,8 +119,3 @@ def last_log_line(session: Session) -> str:
 
 def _two_lines(what: str, try_: str) -> None:
     tell(UserError(what, try_))
-
-
-def _say(text: str, args: Namespace) -> None:
-    if not args.json and sys.stderr.isatty():
-        print(text, file=sys.stderr)

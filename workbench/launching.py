@@ -97,6 +97,12 @@ def engine_named(name: str) -> Engine:
     return engine
 
 
+def embedded_engine() -> str:
+    """The name of the engine that comes with Loadscope."""
+    own = (name for name in plugins.names(plugins.ENGINES) if engine_named(name).is_embedded)
+    return next(own)
+
+
 def version_of(distribution: str) -> str:
     """The installed version of a distribution, "source" when there is none."""
     try:

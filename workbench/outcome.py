@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sessions.liveness import has_no_recorded_end
 from sessions.session import Session
 from workbench.diagnosis.finding import SEVERITIES, Finding
 from workbench.errors import CLEAN, FINDINGS, HOST_FAILED, INCOMPLETE
@@ -61,7 +62,8 @@ def verdict_of(session: Session, verb: str, *, fail_on: str = "error", has_just_
     """Judge a session.
 
     `has_just_run` is true for a verb that ran the host itself: then the host's failure decides (exit 4), and a
-    session in which nothing was recorded is incomplete (exit 5). `fail_on` is the least severity that gives exit 1.
+    session in which nothing was recorded is incomplete (exit 5). So is one whose host still runs, or ended without
+    anybody there to say how. `fail_on` is the least severity that gives exit 1.
     """
     told: tuple[Finding, ...] = ()
     numbers = None
@@ -77,7 +79,7 @@ def verdict_of(session: Session, verb: str, *, fail_on: str = "error", has_just_
         "engine_version": manifest.engine_version,
         "device": manifest.device,
         "tp": manifest.tp if manifest.engine else None,
-        "duration_s": manifest.outcome.duration_s if manifest.outcome is not None else None,
+        "duration_s": manifest.outcome.duration_s if manifest.outcome and not has_no_recorded_end(session) else None,
     }
     return Verdict(verb, outcome, exit_code, session.path, numbers, told, facts)
 
@@ -93,6 +95,8 @@ def _judged(session: Session, told: Sequence[Finding], fail_on: str, *, has_just
     if has_just_run and state in ("failed", "killed"):
         return "failed", HOST_FAILED
     if has_just_run and (state != "ok" or not holds_observations(session)):
+        return "incomplete", INCOMPLETE
+    if has_no_recorded_end(session) and not session.is_complete:
         return "incomplete", INCOMPLETE
     if any(is_at_least(finding.severity, fail_on) for finding in told):
         return "findings", FINDINGS

@@ -21,7 +21,7 @@ def report(session: Session, verdict: Verdict) -> list[str]:
         manifest.engine,
         manifest.device,
     ]
-    took = f" in {manifest.outcome.duration_s:.1f} s" if manifest.outcome is not None else ""
+    took = f" in {manifest.outcome.duration_s:.1f} s" if manifest.outcome and manifest.outcome.duration_s else ""
     lines = [f"loaded    {' · '.join(filter(None, loaded))}", f"outcome   {verdict.outcome}{took}"]
     if verdict.summary is None:
         lines.append("judged    not here: that needs loadscope with its dependencies")

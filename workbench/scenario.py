@@ -15,14 +15,14 @@ class Scenario:
 
     `architecture` is the name in config.json; `overrides` replace fields of that architecture's tiny config.
     `extra` are words for the engine's command line, by which the defect is planted; `expects` is the class of the
-    first finding, None for a load without one. The default scenario is what a plain `demo` shows.
+    first finding, None for a load without one; `engine` None is the embedded one. A plain `demo` shows the default one.
     """
 
     description: str
     checkpoint: str
     architecture: str
     overrides: Mapping[str, object] = field(default_factory=dict)
-    engine: str = "native"
+    engine: str | None = None
     tp: int = 4
     extra: tuple[str, ...] = ()
     expects: str | None = None

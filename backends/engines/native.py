@@ -92,5 +92,6 @@ ENGINE = Engine(
     rank=f"{_PACKAGE}.parallel.groups:tp_rank",
     tracepoints=_TRACEPOINTS,
     command=command,
+    is_embedded=True,
     unwinding=(f"{_PACKAGE}.parallel.lockstep.RankAbortedError",),
 )

@@ -71,7 +71,8 @@ class Probe:
         self._routes: dict[str, tuple[Inspector, ...]] = {}
         self._state = _ThreadState()
         self._ranks: dict[str, Callable[[], int]] = {}
-        for inspector in settings.load_inspectors():
+        # Deeper levels come later: on return they are told first, so that what they say lies inside the others' spans.
+        for inspector in settings.load_inspectors(self._faulted):
             if includes(self.level, inspector.level):
                 self.inspectors.append(inspector)
                 with self.guarded(inspector):
@@ -170,9 +171,7 @@ class Probe:
                 inspector.enter(call)
         return call
 
-    def open(
-        self, tracepoint: Tracepoint, binding: Binding, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Call:
+    def open(self, tracepoint: Tracepoint, binding: Binding, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """A call that no inspector has been told of yet."""
         call = Call(self, tracepoint, binding, args, kwargs)
         call.rank = self.rank()
@@ -258,6 +257,9 @@ class Probe:
                 return
             self.inspectors.remove(inspector)
             self._routes.clear()
+        self._faulted(name, error)
+
+    def _faulted(self, name: str, error: Exception) -> None:
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next

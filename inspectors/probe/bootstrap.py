@@ -105,7 +105,7 @@ class EngineWatch:
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """None, but for the import that starts the probe: its hooks came too late to be asked, so they are asked here."""
+        """None, but for the import that starts the probe: its hooks came too late to be asked, so this asks them."""
         if name not in self._modules or self._is_started:
             return None
         self.start()

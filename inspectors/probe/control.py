@@ -152,9 +152,7 @@ def _inspect(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:
     what = asked.get("what", "source")
     if what not in {"source", "parameter"}:
         raise RequestError(f"cannot inspect {what!r}; known are source, parameter")
-    name, tensor = (
-        (held.source_name, held.source) if what == "source" else (held.parameter_name, held.parameter)
-    )
+    name, tensor = (held.source_name, held.source) if what == "source" else (held.parameter_name, held.parameter)
     places = [int(asked.get(key, default)) for key, default in _WINDOW.items()]
     return {"name": name, **inspect_tensor(tensor, *places)}
 

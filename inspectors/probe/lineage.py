@@ -27,11 +27,15 @@ class View:
 
     def part(self, start: Sizes, sizes: Sizes) -> View:
         """The sub-view that begins at index `start`."""
+        if not any(start) and sizes == self.sizes:
+            return self
         moved = sum(index * stride for index, stride in zip(start, self.strides, strict=True))
-        return replace(self, offset=self.offset + moved, sizes=sizes)
+        return View(self.storage, self.offset + moved, sizes, self.strides, self.item_bytes, self.dtype)
 
     def expanded(self, sizes: Sizes) -> View:
         """Broadcast to `sizes` as an elementwise copy does: stride 0 where one element stands for many."""
+        if sizes == self.sizes:
+            return self
         missing = len(sizes) - len(self.sizes)
         strides = [0] * missing + [
             0 if have == 1 and want != 1 else stride
@@ -42,7 +46,7 @@ class View:
 
 @dataclass(frozen=True)
 class Box:
-    """A view as a plain box of its base. `order` names, along the base's dimensions, the view dimension running there."""
+    """A view as a plain box of its base. `order` names, along the base's dimensions, the view's dimension there."""
 
     start: Sizes
     length: Sizes
@@ -124,9 +128,13 @@ class Buffer:
         if box is None or dims is None:
             notes = self.pieces[0].notes if len(self.pieces) == 1 else ()
             return [Piece((0,) * len(view.sizes), view.sizes, None, (*notes, "unknown"))]
-        found = [cut for piece in reversed(self.pieces) if (cut := _cut(piece, box, dims, len(view.sizes))) is not None]
-        covered = sum(piece.elements for piece in found)
         unique = view.elements // math.prod(n for j, n in enumerate(view.sizes) if j not in dims.values() or n == 1)
+        found, covered = [], 0
+        for piece in reversed(self.pieces):  # the newest hides what was there before
+            cut = _cut(piece, box, dims, len(view.sizes)) if covered < unique else None
+            if cut is not None:
+                found.append(cut)
+                covered += cut.elements
         if covered != unique:
             return [Piece((0,) * len(view.sizes), view.sizes, None, ("unknown",))]
         return [_widened(piece, view, dims) for piece in found]

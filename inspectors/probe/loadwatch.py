@@ -8,7 +8,7 @@ from typing import Any
 
 from inspectors.probe.dispatch import schema_name, written_arguments
 from inspectors.probe.events import WeightWritten
-from inspectors.probe.lineage import Buffer, Piece, View, box_of, single_steps
+from inspectors.probe.lineage import Box, Buffer, Piece, View, box_of, single_steps
 from inspectors.probe.names import Yielded
 from inspectors.probe.splits import Cut, cuts
 from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, storage_of
@@ -186,27 +186,24 @@ class Ledger(SplitWatch):
     def _write(self, name: str, base: View, target: View, pieces: list[Piece], op: str) -> None:
         for piece in pieces:
             part = target.part(piece.start, piece.length)
-            if box_of(part, base) is None or (piece.source is not None and self._source_box(piece.source) is None):
-                steps = single_steps(part, piece.source, MAX_BOXES_A_WRITE)
-            else:
-                steps = iter([(part, piece.source)])
-            for view, source in steps:
-                self._on_write(self._written(name, base, view, source, piece.notes, op))
+            box, found = box_of(part, base), self._source_box(piece.source)
+            if box is not None and (found is not None or piece.source is None):
+                self._on_write(self._written(name, part, box, found, piece, op))
+                continue
+            for view, source in single_steps(part, piece.source, MAX_BOXES_A_WRITE):
+                written = self._written(name, view, box_of(view, base), self._source_box(source), piece, op)
+                self._on_write(written)
 
-    def _source_box(self, source: View) -> Any:
-        return box_of(source, self._root) if self._root is not None else None
+    def _source_box(self, source: View | None) -> Box | None:
+        return box_of(source, self._root) if source is not None and self._root is not None else None
 
     def _written(
-        self, name: str, base: View, target: View, source: View | None, notes: tuple[str, ...], op: str
+        self, name: str, target: View, box: Box | None, found: Box | None, piece: Piece, op: str
     ) -> WeightWritten:
-        box = box_of(target, base)
         if box is None:
             return WeightWritten(parameter=name, elements=target.elements, source="unknown", operation=op)
-        if source is not None:
-            notes = (*self._root_note, *notes)
-        is_followed = source is not None and self._root_note != (_MADE_BEFORE,)
-        found = self._source_box(source) if source is not None and is_followed else None
-        if found is None:
+        notes = piece.notes if piece.source is None else (*self._root_note, *piece.notes)
+        if found is None or self._root_note == (_MADE_BEFORE,):
             said = ", ".join(dict.fromkeys(notes)) or "unknown"
             return WeightWritten(name, box.start, box.length, target.elements, said, (), (), op)
         marks = list(notes)

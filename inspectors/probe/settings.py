@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,18 @@ class Settings:
         """The ENGINE constants of the adapters named in `engines`; raises ImportError or AttributeError."""
         return tuple(importlib.import_module(name).ENGINE for name in self.engines)
 
-    def load_inspectors(self) -> tuple[Inspector, ...]:
-        """The INSPECTOR constants of the modules named in `inspectors`; raises ImportError or AttributeError."""
-        return tuple(importlib.import_module(name).INSPECTOR for name in self.inspectors)
+    def load_inspectors(self, on_fault: Callable[[str, Exception], None]) -> list[Inspector]:
+        """The INSPECTOR constants of the modules named in `inspectors`, lowest level first.
+
+        One that cannot be had is given to `on_fault(name, error)`; the others are there all the same.
+        """
+        found: list[Inspector] = []
+        for name in self.inspectors:
+            try:
+                found.append(importlib.import_module(name).INSPECTOR)
+            except Exception as error:  # noqa: PERF203 - each is imported once
+                on_fault(name.rpartition(".")[2], error)
+        return sorted(found, key=lambda one: LEVELS.index(one.level))
 
 
 def _names(said: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -98,12 +98,26 @@ class StreamFile:
 
     @classmethod
     def create(cls, folder: Path) -> StreamFile:
-        """Make `folder/<pid>-<n>.sqlite`; raises OSError or sqlite3.Error when that cannot be written."""
+        """Make `folder/<pid>-<n>.sqlite`; raises OSError or sqlite3.Error when that cannot be written.
+
+        The file gets its name when it has all its tables: a reader never finds half a layout.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        stream = cls(_free_name(folder))
+        path = _free_name(folder)
+        draft = path.with_suffix(".part")
+        stream = cls(draft)
+        try:
+            stream._db.execute("PRAGMA journal_mode=OFF")
+            stream._db.executescript(f"BEGIN;{_LAYOUT}COMMIT;")
+            stream._describe()
+            stream.release()
+            draft.rename(path)
+        except (sqlite3.Error, OSError):
+            draft.unlink(missing_ok=True)
+            raise
+        stream.path = path
         journal = stream._db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        stream._db.executescript(_LAYOUT)
-        stream._describe(journal)
+        stream._db.execute("UPDATE meta SET value=? WHERE key='journal'", (journal,))
         return stream
 
     @property
@@ -119,13 +133,15 @@ class StreamFile:
             self._connection.close()
             self._connection = None
 
-    def _describe(self, journal: str) -> None:
+    def _describe(self) -> None:
         facts = {
             "schema": SCHEMA_VERSION, "pid": os.getpid(), "parent_pid": os.getppid(),
-            "argv": json.dumps(getattr(sys, "argv", [])), "python": sys.version.split()[0], "journal": journal,
+            "argv": json.dumps(getattr(sys, "argv", [])), "python": sys.version.split()[0], "journal": "delete",
             "opened_monotonic_ns": time.monotonic_ns(), "opened_unix_ns": time.time_ns(), "is_closed": 0, "dropped": 0,
         }  # fmt: skip
+        self._db.execute("BEGIN")
         self._db.executemany("INSERT INTO meta VALUES(?,?)", [(k, str(v)) for k, v in facts.items()])
+        self._db.execute("COMMIT")
 
     def write(self, events: list[Row], finished: list[tuple[int, int, Body | None]], dropped: int) -> None:
         """Commit one batch: new events with their bodies, and the ends of spans (seq, dur_ns, replaced body)."""

@@ -41,6 +41,7 @@ class Launch:
 class Engine:
     """An engine adapter: the constant ENGINE of backends/engines/<name>.py, standard library only.
 
+    `is_embedded` marks the engine that comes with Loadscope and is taken when nobody names one.
     `module` is the import that shows the engine is here; `rank` is the dotted "module:function" that gives the
     tensor-parallel rank of the calling thread or process; `command` is the argv that loads and runs a model.
     `unwinding` are qualified names of exceptions that only end a rank after another one failed.
@@ -53,3 +54,4 @@ class Engine:
     tracepoints: tuple[Tracepoint, ...]
     command: Callable[[Launch], tuple[str, ...]]
     unwinding: tuple[str, ...] = ()
+    is_embedded: bool = False

@@ -107,7 +107,6 @@ def test_an_engine_imported_before_arming_is_traced_as_well(toy):
         ('{"level": "everything", "engines": ["toyadapter"]}', "everything"),
         ('{"engines": []}', "names no engine"),
         ('{"engines": ["no_such_adapter"]}', "no_such_adapter"),
-        ('{"engines": ["toyadapter"], "inspectors": ["no_such_inspector"]}', "no_such_inspector"),
         ("{", "JSONDecodeError"),
     ],
 )
@@ -118,6 +117,14 @@ def test_a_broken_manifest_leaves_the_host_alone_and_says_so_in_one_line(toy, lo
     assert host.out.startswith("{'a.weight'")
     assert host.err.count("\n") == 1
     assert named in host.err
+
+
+def test_an_inspector_that_cannot_be_imported_is_recorded_and_the_others_see_on(toy, load_code):
+    toy.write_manifest(inspectors=["elsewhere.no_such_inspector", *toy.manifest["inspectors"]])
+    host = toy.run(load_code)
+    assert (host.code, host.err) == (0, "")
+    assert host.counts()["loader.called"] == 3
+    assert [fault.body["inspector"] for fault in host.of("inspector.faulted")] == ["no_such_inspector"]
 
 
 def test_the_pth_line_arms_and_leaves_no_name_of_ours(toy):

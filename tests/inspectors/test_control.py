@@ -201,7 +201,10 @@ def test_words_name_their_kinds():
     assert parse("tried ~ '*_a'").holds(SkipDecided(tried=("x.in_b", "x.in_a")), -1)
 
 
-@pytest.mark.parametrize("text", ["", "parameter", "parameter ~", 'parameter ~ "open', "(rank = 1", "rank = 1 rank", "x is big"])
+UNREADABLE = ["", "parameter", "parameter ~", 'parameter ~ "open', "(rank = 1", "rank = 1 rank", "x is big"]
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
 def test_a_condition_that_cannot_be_read_is_an_error_that_quotes_it(text):
     with pytest.raises(ConditionError):
         parse(text)

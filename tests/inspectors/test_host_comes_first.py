@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-FAULTY = '''
+FAULTY = """
 from inspectors.probe.events import WeightsMapped
 class Faulty:
     stages = frozenset({"weight.load", "weight.map", "tensor.read", "method.select"})
@@ -19,7 +19,7 @@ class Faulty:
     def failed(self, call, error):
         if FAULT == "failed": raise RuntimeError("bad inspector")
 INSPECTOR = Faulty()
-'''
+"""
 
 FAIL_IN_LOADER = """
 import traceback
@@ -199,14 +199,17 @@ def test_what_does_not_resolve_is_said(toy, load_code):
 
 
 def test_a_module_that_is_not_there_is_said_at_the_end(toy, load_code):
-    toy.write("toyadapter.py", (toy.folder / "toyadapter.py").read_text().replace("toyengine.loading:", "toyengine.gone:"))
+    adapter = (toy.folder / "toyadapter.py").read_text()
+    toy.write("toyadapter.py", adapter.replace("toyengine.loading:", "toyengine.gone:"))
     missing = toy.run(load_code).of("tracepoint.missing")
     assert [e.body["reason"] for e in missing] == ["there is no module toyengine.gone"]
 
 
 def test_a_builtin_is_never_patched(toy, load_code):
     toy.write("toyengine/loading.py", "default_loader = print\n")
-    missing = toy.run("import toyengine.loading\nprint(toyengine.loading.default_loader is print)").of("tracepoint.missing")
+    host = toy.run("import toyengine.loading\nprint(toyengine.loading.default_loader is print)")
+    assert host.out == "True\n"
+    missing = host.of("tracepoint.missing")
     assert "is not a Python function" in missing[0].body["reason"]
 
 

@@ -1,6 +1,6 @@
 """Counts what the native stack does while it loads a checkpoint, by Python's own profiler and no code of the probe.
 
-Run as a program: `count_calls.py MODEL TP`; prints one JSON object.
+Run as a program: `count_calls.py MODEL TP PROMPT NEW_TOKENS`; prints one JSON object.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import json
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from backends.native import weights
-from backends.native.loader import LoadOptions, load
+from backends.native.generate import generate
+from backends.native.loader import Loaded, LoadOptions, load
 from backends.native.quantization.skip import is_layer_skipped
 
 CALLER = weights.load_model_weights.__code__
@@ -54,8 +57,34 @@ def is_ours(frame: FrameType | None) -> bool:
     return frame is not None and "backends" in frame.f_code.co_filename
 
 
-def main(model: str, tp_size: int) -> None:
-    """Load once under the profile and print the counts."""
+class CountedOperations(TorchDispatchMode):
+    """Counts the operators that torch dispatches."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        CountedOperations.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_operators(loaded: Loaded, prompt_ids: list[int], new_tokens: int) -> int:
+    """The operators of all forward passes of all ranks."""
+    for model in loaded.models:
+        model.forward = counted(model.forward)
+    generate(loaded, prompt_ids, new_tokens)
+    return CountedOperations.count
+
+
+def counted(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with CountedOperations():
+            return forward(*args, **kwargs)
+
+    return run
+
+
+def main(model: str, tp_size: int, prompt_ids: list[int], new_tokens: int) -> None:
+    """Load once under the profile, generate, and print the counts."""
     profile = Profile()
     threading.setprofile(profile)
     sys.setprofile(profile)
@@ -63,9 +92,10 @@ def main(model: str, tp_size: int) -> None:
     sys.setprofile(None)
     threading.setprofile(None)
     parameters = [parameter for rank in loaded.models for _, parameter in rank.named_parameters()]
-    elements = sum(parameter.numel() for parameter in parameters)
-    print(json.dumps({**profile.counts, "parameters": len(parameters), "elements": elements}))
+    facts = {"parameters": len(parameters), "elements": sum(parameter.numel() for parameter in parameters)}
+    launches = count_operators(loaded, prompt_ids, new_tokens)
+    print(json.dumps({**profile.counts, **facts, "kernel_launches": launches}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), json.loads(f"[{sys.argv[3]}]"), int(sys.argv[4]))

@@ -107,9 +107,18 @@ def test_a_host_that_will_not_end_is_ended(tmp_path):
     host = Host(tmp_path, Manifest(command=(sys.executable, "-c", script), level="calls"))
     (tmp_path / "streams").mkdir()
     host.start()
-    while not (tmp_path / "host.log").read_text(encoding="utf-8"):
+    while "up" not in (tmp_path / "host.log").read_text(encoding="utf-8").split():
         assert host.is_running()
     for _ in range(3):
         host.interrupt()
     outcome = host.wait()
     assert (outcome.state, outcome.signal) == ("interrupted", "SIGKILL")
+
+
+def test_a_host_killed_before_its_first_commit_leaves_an_empty_session(tmp_path):
+    Manifest(verb="trace").write(tmp_path)
+    (tmp_path / "streams").mkdir()
+    (tmp_path / "streams" / "1-0.sqlite").touch()
+    session = Session.open(tmp_path)
+    assert len(session) == 0
+    session.close()

@@ -12,7 +12,8 @@ from workbench import plugins
 def test_help_lists_every_verb_and_the_exit_codes(loadscope):
     ran = loadscope("--help")
     assert ran.exit_code == 0
-    assert all(f"\n    {name} " in ran.stdout for name in plugins.names(plugins.VERBS))
+    listed = {line.split()[0] for line in ran.stdout.splitlines() if line.startswith("    ") and line[4] != " "}
+    assert listed == set(plugins.names(plugins.VERBS))
     assert "4 the host failed" in ran.stdout
 
 

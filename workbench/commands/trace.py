@@ -14,7 +14,7 @@ from workbench.preflight.check import check
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder with config.json and safetensors files")
-    parser.add_argument("--engine", required=True, help="who loads it (see loadscope doctor)")
+    parser.add_argument("--engine", help="who loads it (see loadscope doctor; default: the embedded engine)")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel size (default: 1)")
     parser.add_argument("--prompt-ids", metavar="1,2,3", help="token ids of the prompt to run after the load")
     parser.add_argument(
@@ -30,11 +30,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _run(args: Namespace) -> int:
     model = Path(args.model).absolute()
-    engine = launching.engine_named(args.engine)
+    name = args.engine or launching.embedded_engine()
+    engine = launching.engine_named(name)
     facts = check(model, engine, args.tp)
     load = launching.Load(
         model=model,
-        engine=args.engine,
+        engine=name,
         tp=args.tp,
         prompt_ids=_prompt_ids(args.prompt_ids),
         max_new_tokens=args.max_new_tokens,
@@ -58,9 +59,9 @@ def _prompt_ids(text: str | None) -> tuple[int, ...]:
 COMMAND = Command(
     summary="load a checkpoint with an engine and record it, without screens",
     examples=(
-        "loadscope trace ./model --engine native --tp 4",
-        "loadscope trace ./model --engine native --tp 4 --level values -o ./session --json",
-        "loadscope trace ./model --engine native --paused      # step through the load on a terminal",
+        "loadscope trace ./model --tp 4",
+        "loadscope trace ./model --tp 4 --level values -o ./session --json",
+        "loadscope trace ./model --paused      # step through the load on a terminal",
         "loadscope trace ./model --engine native -- --load-only",
     ),
     add_arguments=_add_arguments,

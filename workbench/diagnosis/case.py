@@ -16,6 +16,9 @@ from sessions.session import Session
 from workbench.diagnosis.finding import Evidence
 
 _LAYER = re.compile(r"\.\d+(?=\.|$)")
+_DIVISION = re.compile(
+    r"(?:=|\bsize|\bdim\w*)?\s*(\d+)\)?\s+(?:is\s+)?not\s+(?:evenly\s+)?divisible\s+by\b[^0-9]*?(\d+)", re.IGNORECASE
+)
 
 
 class Case:
@@ -80,11 +83,11 @@ class Case:
         """The reference of an event, for evidence."""
         return self.session.event(position).ref
 
-    def evidence(self, position: int, what: str, text: str) -> Evidence:
+    def evidence(self, position: int, what: str, text: str, names: str = "") -> Evidence:
         """Evidence at an event."""
         if not 0 <= position < len(self.session):
-            return Evidence(None, what, text)
-        return Evidence(position, what, text, self.ref(position))
+            return Evidence(None, what, text, names=names)
+        return Evidence(position, what, text, self.ref(position), names)
 
     def failure_of(self, module: str) -> tuple[Event, StageFailed] | None:
         """The first failure inside a module."""
@@ -99,6 +102,23 @@ def is_inside(name: str, module: str) -> bool:
 def is_divisibility(failure: StageFailed) -> bool:
     """True for a failure whose message says that a size does not divide."""
     return "divisible" in failure.message.lower()
+
+
+def remainder(failure: StageFailed) -> tuple[int, int] | None:
+    """The size and the block of a failed division, None when the message does not give both."""
+    numbers = _DIVISION.search(failure.message)
+    return (int(numbers.group(1)), int(numbers.group(2))) if numbers else None
+
+
+def first_line(failure: StageFailed) -> str:
+    """The first line of the host's own message."""
+    return failure.message.partition("\n")[0]
+
+
+def in_short(failure: StageFailed) -> str:
+    """A failure in a few words: "8 % 128" for a division, else the first line of its message."""
+    division = remainder(failure)
+    return f"{division[0]:,} % {division[1]:,}" if division else first_line(failure)
 
 
 def pattern(name: str | None) -> str:

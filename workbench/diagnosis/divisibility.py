@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from inspectors.probe.events import StageFailed
 from sessions.event import Event
-from workbench.diagnosis.case import Case, is_divisibility, leaf
+from workbench.diagnosis.case import Case, first_line, in_short, is_divisibility, leaf, remainder
 from workbench.diagnosis.finding import Finding, Rule
-
-_PHRASE = re.compile(
-    r"(?:=|\bsize|\bdim\w*)?\s*(\d+)\)?\s+(?:is\s+)?not\s+(?:evenly\s+)?divisible\s+by\b[^0-9]*?(\d+)", re.IGNORECASE
-)
 
 
 def _judge(case: Case) -> Iterator[Finding]:
@@ -22,17 +17,15 @@ def _judge(case: Case) -> Iterator[Finding]:
 
 
 def _finding(case: Case, event: Event, failure: StageFailed) -> Finding:
-    numbers = _PHRASE.search(failure.message)
-    size, block = (int(numbers.group(1)), int(numbers.group(2))) if numbers else (0, 0)
-    title = f"{size:,} not divisible by {block:,}" if numbers else "a size does not divide"
-    name = leaf(failure.module) or "a layer"
-    first_line = failure.message.partition("\n")[0]
+    size, block = remainder(failure) or (0, 0)
+    title = f"{size:,} not divisible by {block:,}" if block else "a size does not divide"
+    name, stage = leaf(failure.module) or "a layer", failure.failed_stage or "a watched step"
     return Finding(
         class_=RULE.class_,
         severity="error",
         title=f"{name}: {title}",
         sentence=(
-            f"The host raised {leaf(failure.error)} at {failure.failed_stage or 'a watched step'}: {first_line} "
+            f"The host raised {leaf(failure.error)} at {stage}: {first_line(failure)} "
             "A layer that is not quantized has no blocks, so nothing would have to divide."
         ),
         remedy=_remedy(case, failure, size, block),
@@ -40,7 +33,7 @@ def _finding(case: Case, event: Event, failure: StageFailed) -> Finding:
         parameter=failure.parameter or None,
         tensor=failure.checkpoint_name or None,
         rank=event.rank if event.rank >= 0 else None,
-        evidence=(case.evidence(event.position, "failed", first_line),),
+        evidence=(case.evidence(event.position, "failed", f"{in_short(failure)} at {stage}", first_line(failure)),),
     )
 
 

@@ -15,15 +15,20 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Evidence:
-    """One reason. `position` is the event's place in the session (None: no event), `ref` its reference ("#44")."""
+    """One reason. `position` is the event's place in the session (None: no event), `ref` its reference ("#44").
+
+    `text` fits a line of a screen; `names` says in full what it is about.
+    """
 
     position: int | None
     what: str
     text: str
     ref: str = ""
+    names: str = ""
 
     def __str__(self) -> str:
-        return f"{self.ref} {self.what}: {self.text}".lstrip()
+        told = f"{self.ref} {self.what}: {self.text}".lstrip()
+        return f"{told}: {self.names}" if self.names else told
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 from inspectors.probe.events import StageFailed
 from sessions.event import Event
-from workbench.diagnosis.case import Case, is_divisibility, leaf
+from sessions.rowtext import name_of
+from workbench.diagnosis.case import Case, first_line, is_divisibility, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
+
+NEAR_THE_END = 64
 
 
 def _judge(case: Case) -> Iterator[Finding]:
@@ -22,7 +25,7 @@ def _judge(case: Case) -> Iterator[Finding]:
 def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
     place = failure.parameter or failure.module or failure.failed_stage or "a watched step"
     of = f" of {leaf(place)}" if failure.module else ""
-    evidence = [case.evidence(event.position, "failed", f"{leaf(failure.error)}: {_first_line(failure)}")]
+    evidence = [case.evidence(event.position, "failed", f"{leaf(failure.error)}: {first_line(failure)}")]
     if failure.call:
         call = case.session.position(event.stream, failure.call)
         evidence.append(case.evidence(call, "call", f"{failure.checkpoint_name or place} at {failure.failed_stage}"))
@@ -32,7 +35,7 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
         class_=RULE.class_,
         severity="error",
         title=f"{leaf(failure.error)} at {failure.failed_stage or 'load'}{of}",
-        sentence=f"The host raised {leaf(failure.error)} while at {place}: {_first_line(failure)}",
+        sentence=f"The host raised {leaf(failure.error)} while at {place}: {first_line(failure)}",
         remedy=(
             f"Open the failing call ({event.ref}) in the timeline: it shows what was given and what the "
             "parameter could take."
@@ -45,24 +48,29 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
     )
 
 
-def _first_line(failure: StageFailed) -> str:
-    return failure.message.partition("\n")[0]
-
-
 def _ended(case: Case, how: str) -> Finding:
     count = case.session.log_count
     lines = [line.text.strip() for line in case.session.log_lines(max(0, count - 8), count)]
     last = next((line for line in reversed(lines) if line), "")
     position = len(case.session) - 1
+    inside = _innermost_open(case)
+    place = (
+        f"inside {inside.kind} ({inside.ref}, {name_of(inside.body)})" if inside else "outside of every watched step"
+    )
     evidence = [case.evidence(position, "last event", case.session.event(position).kind)] if position >= 0 else []
     return Finding(
         class_=RULE.class_,
         severity="error",
         title=f"the host ended with {how}",
-        sentence=f"The host ended with {how} outside of every watched step{f'; last line: {last}' if last else ''}.",
+        sentence=f"The host ended with {how} {place}{f'; last line: {last}' if last else ''}.",
         remedy="Read the end of the host's log (l); a signal without a message is often the out-of-memory killer.",
         evidence=(*evidence, *([Evidence(None, "log", last)] if last else [])),
     )
+
+
+def _innermost_open(case: Case) -> Event | None:
+    count = len(case.session)
+    return next((e for e in reversed(case.session.page(count - NEAR_THE_END, count)) if e.is_open), None)
 
 
 RULE = Rule("host/failed", _judge, follows=("skip-decision/fused-name", "precision/contradiction"))

@@ -77,4 +77,9 @@ def _left_undone(case: Case) -> Iterator[Finding]:
     )
 
 
-RULE = Rule("parameter/never-filled", _judge, follows_anywhere=("shard/divisibility", "host/failed"))
+RULE = Rule(
+    "parameter/never-filled",
+    _judge,
+    follows=("checkpoint/never-used",),
+    follows_anywhere=("shard/divisibility", "host/failed"),
+)

@@ -16,6 +16,7 @@ def _judge(case: Case) -> Iterator[Finding]:
     if not case.is_whole:
         return
     held = {view.name for view in case.parameters}
+    filled = {view.name for view in case.parameters if view.loader_calls}
     for one in case.consumption:
         if one.calls or one.name not in case.header or is_companion(leaf(one.name)):
             continue
@@ -23,7 +24,7 @@ def _judge(case: Case) -> Iterator[Finding]:
         if wanted:
             yield Finding(
                 class_=RULE.class_,
-                severity="warning",
+                severity="warning" if wanted in filled else "error",
                 title=f"{'.'.join(one.name.split('.')[-2:])} of the checkpoint was never used",
                 sentence=(
                     f"{one.name} ({one.dtype} {list(one.shape)}, {one.size_bytes:,} bytes) was "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sessions.decisions import DecisionView
-from workbench.diagnosis.case import Case, leaf
+from workbench.diagnosis.case import Case, first_line, in_short, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
 
 
@@ -29,7 +29,7 @@ def _expanded(case: Case, decision: DecisionView, entry: int) -> Finding:
     return Finding(
         class_=RULE.class_,
         severity="error",
-        title=f"{name} is in the skip list, yet quantized",
+        title=f"{name}: in the skip list, quantized",
         sentence=(
             f"The fused name {name} was expanded ({name} -> {', '.join(parts)}) from {table}{_lacks(case, decision)}, "
             f"so entry {entry} of the list, which has the exact name, was never tried"
@@ -39,8 +39,8 @@ def _expanded(case: Case, decision: DecisionView, entry: int) -> Finding:
         module=decision.module,
         tensor=decision.header[0].name if decision.header else None,
         rank=decision.rank,
-        evidence=_evidence(case, decision, entry, f"entry {entry} has the exact name, never tried"),
-        steps=_steps(case, decision, entry, f"looked for {' and '.join(parts)}"),
+        evidence=_evidence(case, decision, entry, f"entry {entry} has the exact name"),
+        steps=_steps(case, decision, entry, f"looked for {' and '.join(_ends(name, parts))}"),
     )
 
 
@@ -50,7 +50,7 @@ def _whole(case: Case, decision: DecisionView, entry: int) -> Finding:
     return Finding(
         class_=RULE.class_,
         severity="error",
-        title=f"the parts of {name} are in the skip list, yet it is quantized",
+        title=f"{name}: its parts are in the skip list, quantized",
         sentence=(
             f"The list names {', '.join(parts)}, but {name} was not expanded into its parts, so only the fused name "
             f"was compared and no entry matched{_header_says(decision)}."
@@ -86,22 +86,27 @@ def _header_says(decision: DecisionView) -> str:
 
 
 def _evidence(case: Case, decision: DecisionView, entry: int, says: str) -> tuple[Evidence, ...]:
+    tried = f"0 of {len(decision.ignored)} matched, {len(decision.tried)} tried"
     out = [
-        case.evidence(
-            decision.position,
-            "decision",
-            f"0 of {len(decision.ignored)} matched, {len(decision.tried)} tried: {', '.join(decision.tried)}",
-        ),
-        Evidence(None, "config", f"{says}: {decision.ignored[entry]}"),
+        case.evidence(decision.position, "decision", tried, ", ".join(decision.tried)),
+        Evidence(None, "config", says, names=decision.ignored[entry]),
     ]
     for tensor in decision.header[:2]:
-        beside = f"beside it {', '.join(tensor.companions)}" if tensor.companions else "no scale beside it"
-        text = f"{tensor.dtype} {list(tensor.shape)}, {beside}: {tensor.name}"
-        out.append(case.evidence(case.listed_at.get(tensor.name, -1), "header", text))
+        beside = f"beside it {', '.join(tensor.companions)}" if tensor.companions else "no scale"
+        text = f"{tensor.dtype} {list(tensor.shape)}, {beside}"
+        out.append(case.evidence(case.listed_at.get(tensor.name, -1), "header", text, tensor.name))
     failure = case.failure_of(decision.module)
     if failure is not None:
-        out.append(case.evidence(failure[0].position, "failed", failure[1].message.partition("\n")[0]))
+        text = f"{in_short(failure[1])} at {failure[1].failed_stage}"
+        out.append(case.evidence(failure[0].position, "failed", text, first_line(failure[1])))
     return tuple(out)
+
+
+def _ends(name: str, parts: Sequence[str]) -> list[str]:
+    """Parts without the front that they share with the fused name: in_proj_ba, in_proj_b → …b."""
+    front = name[: name.rfind("_") + 1]
+    is_shared = bool(front) and all(part.startswith(front) and part != front for part in parts)
+    return [f"…{part[len(front) :]}" if is_shared else part for part in parts]
 
 
 def _steps(case: Case, decision: DecisionView, entry: int, looked: str) -> tuple[tuple[str, str, str], ...]:
@@ -113,15 +118,15 @@ def _steps(case: Case, decision: DecisionView, entry: int, looked: str) -> tuple
         ),
         None,
     )
-    sizes = f"{list(created[7])} × {created[8]}, " if created is not None else ""
+    shape = f"{[sum(created[7]), created[8]]} " if created is not None else ""
     steps = [
         ("config", f"entry {entry} is {leaf(decision.ignored[entry])}", "plain"),
         ("decision", looked, "warning"),
-        ("create", f"{sizes}{decision.built}", "plain"),
+        ("create", f"{shape}{decision.built}", "plain"),
     ]
     failure = case.failure_of(decision.module)
     if failure is not None:
-        steps.append(("host", f"{leaf(failure[1].error)}: {failure[1].message.partition('.')[0]}", "error"))
+        steps.append(("host", f"{leaf(failure[1].error)} {in_short(failure[1])}", "error"))
     return tuple(steps)
 
 

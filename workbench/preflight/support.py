@@ -8,12 +8,10 @@ from backends.native.errors import NativeError
 from inspectors.probe.tracepoint import Engine
 from workbench.errors import INCOMPLETE, UserError
 
-OWN_STACK = "backends.native"
-
 
 def check_support(engine: Engine, folder: Path) -> None:
     """Raises UserError (exit 5) with the nearest known names; an engine of others answers for itself when it loads."""
-    if engine.module != OWN_STACK:
+    if not engine.is_embedded:
         return
     from backends.native.config import read_config
     from backends.native.registry import architecture_module, quantization_config

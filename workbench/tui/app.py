@@ -55,6 +55,7 @@ class Workbench(App[int]):
 
     def on_mount(self) -> None:
         """The user's keys, then the first screen."""
+        self.set_class(self.palette.is_ascii, "-ascii")
         self.set_keymap(dict(self.keymap.own))
         if self._session_path is None:
             self.push_screen(StartScreen(self._folder, self._scenarios, self._launcher, self.keymap))

@@ -21,6 +21,8 @@ WAIT_SECONDS = 0.2
 class HostControl(Protocol):
     """The client of one host's control channel."""
 
+    pid: int
+
     def state(self) -> Mapping[str, Any]:
         """`state` ("running", "paused", "ended"), `seq`, `why`, `breakpoint`."""
 
@@ -64,7 +66,7 @@ class Controlling:
         self.error = ""
         self._jobs: queue.Queue[tuple[Job, Answer | None]] = queue.Queue()
         self._is_stopped = threading.Event()
-        self._changes = 0
+        self._changes = self._pid = 0
         self._thread = threading.Thread(target=self._run, name="loadscope-control", daemon=True)
 
     def start(self) -> None:
@@ -84,7 +86,7 @@ class Controlling:
 
     def run(self, until: str) -> None:
         """Let the host go on; the screen shows it as running at once."""
-        self._set(Host("running", is_busy=True, at=self.host.at))
+        self._set(Host("running", is_busy=True, at=self.host.at, pid=self._pid))
         self.ask(lambda control: control.run(until))
 
     def _run(self) -> None:
@@ -105,6 +107,7 @@ class Controlling:
         try:
             control = self.connect(self.path)
             if control is not None:
+                self._pid = control.pid
                 self._take(control.state())
         except (ControlError, OSError) as error:
             self.error = str(error)
@@ -114,8 +117,7 @@ class Controlling:
     def _serve(self, control: HostControl) -> bool:
         try:
             self._work(control)
-            if not self.host.is_paused or not self._jobs.empty():
-                self._take(control.wait(WAIT_SECONDS))
+            self._take(control.state() if self.host.is_paused else control.wait(WAIT_SECONDS))
         except (ControlError, OSError) as error:
             self.error = str(error)
             self._set(Host("gone", at=self.host.at))
@@ -145,7 +147,8 @@ class Controlling:
         state = str(told.get("state"))
         is_busy = state == "running" and self.host.is_busy
         why, text = str(told.get("why") or ""), str(told.get("breakpoint") or "")
-        self._set(Host("gone" if state == "ended" else state, why, text, int(told.get("seq") or 0), is_busy))
+        at = int(told.get("seq") or 0)
+        self._set(Host("gone" if state == "ended" else state, why, text, at, self._pid, is_busy))
 
     def _set(self, host: Host) -> None:
         if host != self.host:

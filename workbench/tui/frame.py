@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from sessions.session import Session
 from workbench.tui.keymap import Hint, Keymap, hint
 from workbench.tui.paint import paint, said
 from workbench.tui.snapshot import Snapshot
@@ -26,12 +27,13 @@ RUNNING = (hint("step.pause"), hint("step.breakpoint"), hint("release"))
 
 @dataclass(frozen=True)
 class Host:
-    """What is known of a host that can be controlled. `state` is "running", "paused", "ended" or "gone"."""
+    """What is known of a host that can be controlled. `state` is "running", "paused" or "gone", `at` a seq."""
 
     state: str = ""
     why: str = ""
     breakpoint: str = ""
     at: int = 0
+    pid: int = 0
     is_busy: bool = False
 
     @property
@@ -43,6 +45,15 @@ class Host:
     def is_held(self) -> bool:
         """True while the host waits at an exception."""
         return self.is_paused and self.why.startswith("exception")
+
+
+def position_of(host: Host, session: Session) -> int | None:
+    """The position at which a paused host stands; None when it is not paused or that is not recorded yet."""
+    if not host.is_paused:
+        return None
+    mine = [one.number for one in session.streams if one.path.name.startswith(f"{host.pid}-")]
+    position = session.position(mine[0] if mine else 0, host.at)
+    return position if position >= 0 else None
 
 
 def header_left(snapshot: Snapshot) -> Text:

@@ -60,12 +60,13 @@ def _append(line: Text, piece: str, role: str, given: Iterator[object]) -> None:
 def cut(text: Text, width: int, *, keeps_end: bool = False, shrinks: int = 0) -> Text:
     """The text in at most `width` cells, with `…` where something is missing.
 
-    `keeps_end` takes it out after the indent: of a dotted name the end is what differs.
+    `keeps_end` takes it out after the indent: of a dotted name the end is what differs. A text whose own `overflow` is
+    "ellipsis" loses its end all the same.
     `shrinks` is how many cells of the indent give way first.
     """
     if text.cell_len <= width:
         return text
-    if not keeps_end:
+    if not keeps_end or text.overflow == "ellipsis":
         copy = text.copy()
         copy.truncate(max(width, 0), overflow="ellipsis")
         return copy

@@ -63,9 +63,11 @@ class Reader:
 
     def _follow(self, session: Session) -> None:
         folding, done = Folding(session), 0
+        if folding.is_large:
+            self._post(SnapshotReady(folding.first()))
         while not self._is_stopped:
             wanted = self._wanted
-            if session.refresh() or wanted != done:
+            if session.refresh() or wanted != done or not folding.is_done:
                 started = time.monotonic()
                 self._post(SnapshotReady(folding.fold(self._now)))
                 done = wanted

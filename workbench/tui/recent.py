@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from sessions.errors import SessionError
+from sessions.liveness import is_writer_alive
 from sessions.manifest import FILE_NAME, Manifest
 
 MOST = 200
@@ -22,9 +23,16 @@ class Recent:
 
     @property
     def state(self) -> str:
-        """How the host ended, "running" while nobody wrote that."""
+        """How the host ended: as the manifest says, "running" while it lives, "unknown" when nobody wrote it."""
         outcome = self.manifest.outcome
-        return outcome.state if outcome is not None else "running"
+        if outcome is not None and outcome.state != "running":
+            return outcome.state
+        return "running" if self.is_live else "unknown"
+
+    @property
+    def is_live(self) -> bool:
+        """True while a process that writes a stream of it is there."""
+        return not self.problem and any(is_writer_alive(stream) for stream in (self.path / "streams").glob("*.sqlite"))
 
     def age_seconds(self, now: datetime) -> float:
         """How long ago it was made; 0 when its manifest does not say."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from sessions.checkpoint import header
 from sessions.decisions import DecisionView, decisions
 from sessions.errors import SessionError
+from sessions.liveness import is_running
 from sessions.manifest import Manifest
 from sessions.parameters import ParameterView, parameters
 from sessions.session import Session
@@ -25,6 +24,8 @@ from workbench.tui.spinefold import spine_facts
 from workbench.tui.widgets.spine import SpineFacts
 
 T = TypeVar("T")
+LARGE = 50_000
+BUILD_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was folded. `now` is the position everything is shown as of, -1 while nothing is recorded."""
+    """What was folded. `now` is the position everything is shown as of, -1 while nothing is recorded.
+
+    `is_pending`: only the timeline is there yet, everything else follows.
+    """
 
     manifest: Manifest
     count: int = 0
@@ -55,6 +59,12 @@ class Snapshot:
     spine: SpineFacts = field(default_factory=SpineFacts)
     faults: Mapping[str, Fault] = field(default_factory=dict)
     generation: int = 0
+    is_pending: bool = False
+
+    @property
+    def is_indexed(self) -> bool:
+        """True when every event is in a row of the timeline."""
+        return self.timeline is None or self.timeline.is_built
 
     @property
     def unread(self) -> int:
@@ -72,6 +82,23 @@ class Folding:
         self._faults: dict[str, Fault] = {}
         self._generation = 0
         self._timeline: Timeline | None = None
+        self._kept: dict[str, tuple[object, object]] = {}
+
+    @property
+    def is_large(self) -> bool:
+        """True when folding everything takes long enough to show the first rows before."""
+        return len(self._session) > LARGE
+
+    @property
+    def is_done(self) -> bool:
+        """True when the timeline holds every event."""
+        return self._timeline is None or self._timeline.is_built
+
+    def first(self) -> Snapshot:
+        """The manifest and the first rows, before anything else is folded."""
+        count = len(self._session)
+        timeline = self._part("timeline", self._timed, None)
+        return Snapshot(self._session.manifest, count, count - 1, timeline=timeline, is_pending=True)
 
     def fold(self, now: int | None) -> Snapshot:
         """The snapshot as of position `now`, or of the end."""
@@ -93,13 +120,18 @@ class Folding:
             damage=session.damage,
             log_count=session.log_count,
             findings=found,
-            parameters=self._part("parameters", lambda: tuple(parameters(session, until)), ()),
+            parameters=self._part("parameters", lambda: tuple(parameters(session, until)), (), until),
             decisions=self._part("decisions", lambda: tuple(decisions(session)), ()),
             kernels=self._part("kernels", lambda: kernels(session), ()),
-            timeline=self._part("timeline", self._timed, None),
+            timeline=self._part("timeline", self._timed, None, self._generation),
             checkpoint_tensors=tensors,
             summary=self._part("summary", lambda: summary(session), None),
-            spine=self._part("spine", lambda: spine_facts(session, self._timeline, found, at, progress), SpineFacts()),
+            spine=self._part(
+                "spine",
+                lambda: spine_facts(session, self._timeline, found, at, progress),
+                SpineFacts(),
+                self._generation,
+            ),
             faults=dict(self._faults),
             generation=self._generation,
         )
@@ -109,12 +141,19 @@ class Folding:
             self._timeline = Timeline(self._session)
         else:
             self._timeline.refresh()
-        self._timeline.build()
+        self._timeline.build(seconds=BUILD_SECONDS)
         return self._timeline
 
-    def _part(self, name: str, fold: Callable[[], T], otherwise: T) -> T:
+    def _part(self, name: str, fold: Callable[[], T], otherwise: T, state: object = None) -> T:
+        """What `fold` gives, computed once for each state of the session; `otherwise` when it fails."""
+        key = (self._session.generation, state)
+        kept = self._kept.get(name)
+        if kept is not None and kept[0] == key:
+            return kept[1]  # type: ignore[return-value]
         try:
-            return fold()
+            made = fold()
+            self._kept[name] = (key, made)
+            return made  # noqa: TRY300 - an else block would part the fold from its errors
         except SessionError as error:
             self._faults[name] = Fault(error.what, error.try_)
         except Exception as error:  # noqa: BLE001 - a fault of one part must not take the others off the screen
@@ -126,28 +165,3 @@ def fault_of(error: BaseException) -> Fault:
     """Two lines for the person; the traceback goes to a file in the state folder."""
     told = internal(error, state_folder() / "errors")
     return Fault(told.what, told.try_)
-
-
-def is_running(session: Session) -> bool:
-    """True while the host of a session can still write: no outcome is recorded and one of its processes lives."""
-    outcome = session.manifest.outcome
-    if outcome is not None and outcome.state != "running":
-        return False
-    return any(not stream.is_closed and _is_alive(stream.path) for stream in session.streams)
-
-
-def _is_alive(path: Path) -> bool:
-    pid = path.name.partition("-")[0]
-    if not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        # A child that ended but was not waited for still has a process id.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, IndexError):
-        return True

@@ -21,7 +21,7 @@ def spine_facts(
     session: Session, timeline: Timeline | None, found: tuple[Finding, ...], now: int, progress: float | None
 ) -> SpineFacts:
     """Density, stages and findings by row; `progress` 0..1 is how much of the checkpoint was read while live."""
-    if timeline is None or not len(timeline):
+    if timeline is None or not len(timeline) or not timeline.is_built:
         return SpineFacts()
     extent = 1.0 if progress is None else max(0.04, min(1.0, progress * LIVE_SHARE))
     scale = extent / max(1, len(timeline) - 1)
@@ -37,7 +37,7 @@ def spine_facts(
     )
     named = tuple((place(position_at(session, at)), name) for at, name in stages(session))
     cells = max(1, round(CELLS * extent))
-    rates = session.kept(f"spine {cells}", lambda: _rates(session, timeline, cells))
+    rates = session.kept(f"spine {cells} {len(timeline)}", lambda: _rates(session, timeline, cells))
     return SpineFacts((*rates, *([0.0] * (CELLS - cells))), named, marks, place(now), extent)
 
 

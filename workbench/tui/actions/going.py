@@ -43,8 +43,8 @@ def follow(screen: SessionScreen) -> None:
 def back(screen: SessionScreen) -> None:
     """What is being typed, then the filter, then the place before, then the way out."""
     lens = screen.desk.lens
-    if screen.is_asking:
-        screen.close_prompt()
+    if screen.prompt.is_asking:
+        screen.prompt.close()
     elif screen.has_class("-large"):
         screen.remove_class("-large")
         screen.call_after_refresh(screen.draw)

@@ -102,7 +102,7 @@ def search(screen: SessionScreen) -> None:
         if text:
             search_next(screen)
 
-    screen.ask("/", screen.desk.lens.search, then)
+    screen.prompt.ask("/", screen.desk.lens.search, then)
 
 
 def search_next(screen: SessionScreen) -> None:
@@ -121,7 +121,7 @@ def search_next(screen: SessionScreen) -> None:
 
 def filter_rows(screen: SessionScreen) -> None:
     """Ask for a line of the filter language; an empty line shows everything."""
-    screen.ask("filter", screen.desk.lens.filter, lambda text: screen.set_lens(filter=text.strip()))
+    screen.prompt.ask("filter", screen.desk.lens.filter, lambda text: screen.set_lens(filter=text.strip()))
 
 
 def only_trouble(screen: SessionScreen) -> None:

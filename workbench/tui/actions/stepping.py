@@ -108,7 +108,7 @@ def edit_breakpoints(screen: SessionScreen) -> None:
     def then(text: str) -> None:
         set_breakpoints(screen, [one.strip() for one in text.split(";") if one.strip()])
 
-    screen.ask("breakpoints, parted by ;", "; ".join(screen.desk.breakpoints), then)
+    screen.prompt.ask("breakpoints, parted by ;", "; ".join(screen.desk.breakpoints), then)
 
 
 def set_breakpoints(screen: SessionScreen, texts: list[str]) -> None:

@@ -14,6 +14,7 @@ from workbench.tui.widgets.pane import Pane
 
 GROUPS = ("questions", "moving", "places", "stepping", "everywhere")
 KEY_CELLS = 14
+BELOW = 4
 
 
 class PageScreen(Screen[None]):
@@ -48,7 +49,11 @@ class PageScreen(Screen[None]):
         pane = self.query_one("#page", Pane)
         pane.put(self.page.lines)
         pane.focus()
-        self.call_after_refresh(pane.scroll_rows, self.page.top)
+        self.call_after_refresh(self._reveal)
+
+    def _reveal(self) -> None:
+        pane = self.query_one("#page", Pane)
+        pane.scroll_rows(max(0, self.page.line - pane.size.height + BELOW))
 
     def action_close(self) -> None:
         """Back to the screen below."""

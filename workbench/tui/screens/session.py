@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Container, Horizontal, Vertical
+from textual.containers import Container, Vertical
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from sessions.control import ControlError
 from sessions.session import Session
@@ -21,7 +22,7 @@ from workbench.tui import frame
 from workbench.tui.actions.table import ACTIONS
 from workbench.tui.controlling import Controlling
 from workbench.tui.desk import Desk
-from workbench.tui.frame import Host
+from workbench.tui.frame import Host, position_of
 from workbench.tui.keymap import KEYS, SCREEN_BINDINGS, Keymap
 from workbench.tui.lens import Lens, Place
 from workbench.tui.messages import Chosen, HostStateChanged, Moved, ReadingFailed, SnapshotReady, SpineClicked
@@ -29,17 +30,19 @@ from workbench.tui.paint import Lines, paint, said, wrapped
 from workbench.tui.reader import Reader
 from workbench.tui.screens.page import PageScreen
 from workbench.tui.snapshot import Snapshot, fault_of
+from workbench.tui.tensors import value_at_hand
 from workbench.tui.views.aside import aside
 from workbench.tui.views.table import QUESTIONS, VIEWS, Broken, view_of
 from workbench.tui.views.view import Page, Reading, View
 from workbench.tui.widgets.ends import Ends
 from workbench.tui.widgets.longlist import LongList
 from workbench.tui.widgets.pane import Pane
+from workbench.tui.widgets.prompt import Prompt
 from workbench.tui.widgets.spine import Spine
 from workbench.tui.widgets.tabs import Tabs
 
 SMALLEST = (80, 20)
-Asked = Callable[[str], None]
+ROOMY, ROOMY_ROWS = 100, 30
 
 
 class SessionScreen(Screen[None]):
@@ -57,7 +60,7 @@ class SessionScreen(Screen[None]):
         self.view: View | None = None
         self.controlling = Controlling(path, self._post)
         self._opens_at = place
-        self._asked: Asked | None = None
+        self.at_hand: Mapping[str, Any] = {}
         self._is_following = True
         self._is_noticed = False
         self._is_leaving = False
@@ -77,9 +80,7 @@ class SessionScreen(Screen[None]):
             yield Pane(id="aside")
         yield Ends(id="step")
         yield Ends(id="keys")
-        with Horizontal(id="prompt"):
-            yield Static(id="prompt-label", markup=False)
-            yield Input(id="prompt-input", select_on_focus=False)
+        yield Prompt(id="prompt")
 
     def on_mount(self) -> None:
         """The frame is drawn at once; the reader's first snapshot fills it."""
@@ -105,8 +106,11 @@ class SessionScreen(Screen[None]):
 
     def on_snapshot_ready(self, message: SnapshotReady) -> None:
         """Other facts: everything is drawn anew, the cursor stays on its row."""
-        is_first = self.snapshot is None
+        is_first = self.snapshot is None or self.snapshot.is_pending
         self.snapshot = message.snapshot
+        if self.snapshot.is_pending:
+            self.draw()
+            return
         if is_first:
             self.desk.breakpoints = list(message.snapshot.manifest.breakpoints)
             self._arrive()
@@ -114,7 +118,7 @@ class SessionScreen(Screen[None]):
 
     def _arrive(self) -> None:
         place = self._opens_at
-        if place is None and self.snapshot is not None and self.snapshot.unread:
+        if place is None and self.snapshot is not None and self.snapshot.unread and not self.desk.stack:
             place = Place("findings")
         if place is not None:
             self.desk.settle(place)
@@ -122,7 +126,8 @@ class SessionScreen(Screen[None]):
     def on_reading_failed(self, message: ReadingFailed) -> None:
         """Two lines in the pane concerned; the frame stays."""
         self.query_one("#top", Ends).put(paint("{A|◆} {b|$}", self.path.name), said("✗ unreadable", "e"))
-        self._show_empty([*wrapped(f"✗ {message.what}", 70, "e"), *wrapped(message.try_, 70, "m")])
+        width = max(20, self.query_one("#left").content_size.width - 2)
+        self._show_empty([*wrapped(f"✗ {message.what}", width, "e"), *wrapped(message.try_, width, "m")])
         self.query_one("#keys", Ends).put(paint("{k|q} back  {k|?} help"))
 
     def on_host_state_changed(self, message: HostStateChanged) -> None:
@@ -131,8 +136,20 @@ class SessionScreen(Screen[None]):
         if self.host.is_paused:
             self.desk.now = None
             self._is_following = True
+            self.controlling.ask(lambda control: control.inspect("source", rows=1, columns=1), self._told_at_hand)
         self.reader.want(self.desk.now)
         self.draw_frame()
+
+    def _told_at_hand(self, answer: object) -> None:
+        self.app.call_from_thread(self._take_at_hand, answer if isinstance(answer, Mapping) else {})
+
+    def _take_at_hand(self, told: Mapping[str, Any]) -> None:
+        self.at_hand = told
+        self.draw_detail()
+
+    def host_position(self) -> int | None:
+        """Where a paused host stands, None when it is not paused or that is not recorded yet."""
+        return position_of(self.host, self.session) if self.session is not None else None
 
     def on_moved(self, message: Moved) -> None:
         """The detail follows the cursor."""
@@ -181,16 +198,18 @@ class SessionScreen(Screen[None]):
         view = self.view = self._made(Reading(session, snapshot, self._hints), self.desk.lens)
         cursor = self._cursor(view)
         above = self.query_one("#above", Pane)
-        lines = view.above(max(20, self.query_one("#left").content_size.width - 2)) if view.rows else []
+        has_room = self.size.width >= ROOMY and self.size.height >= ROOMY_ROWS and view.rows
+        lines = view.above(max(20, self.query_one("#left").content_size.width - 2)) if has_room else []
         above.display = bool(lines)
-        above.styles.height = len(lines) + 1 if lines and self.size.width >= 100 else len(lines)
+        above.styles.height = len(lines) + 1 if lines else 0
         above.put(lines)
         self.query_one("#list", LongList).put(view.columns, view.rows, view.cells, cursor, centre=centre)
         self.set_class(not view.rows, "-empty")
         if view.rows:
             self.desk.rows[self.desk.look] = view.identity(view.rows[cursor])
         else:
-            self.query_one("#empty", Pane).put(view.empty(max(20, self.query_one("#left").content_size.width - 2)))
+            width = max(20, self.query_one("#left").content_size.width - 2)
+            self.query_one("#empty", Pane).put([said("…", "m")] if snapshot.is_pending else view.empty(width))
         self.draw_detail()
 
     def _made(self, reading: Reading, lens: Lens) -> View:
@@ -201,7 +220,8 @@ class SessionScreen(Screen[None]):
 
     def _cursor(self, view: View) -> int:
         if self.snapshot is not None and self.snapshot.is_live and self._is_following and view.follows_end:
-            return len(view.rows) - 1
+            paused_at = self.host_position()
+            return len(view.rows) - 1 if paused_at is None else view.row_at(paused_at)
         wanted = self.desk.rows.get(self.desk.look)
         found = view.row_of(wanted) if wanted is not None else view.start()
         if found is None:
@@ -233,9 +253,11 @@ class SessionScreen(Screen[None]):
 
     def _draw_keys(self) -> None:
         hints = VIEWS[self.desk.look].hints
-        is_roomy = self.size.width >= 100
+        is_roomy = self.size.width >= ROOMY
         question = next(one.help for one in KEYS if one.word == self.desk.look)
         right = said(question, "f") if is_roomy else Text()
+        if self.snapshot is not None and self.snapshot.timeline is not None and not self.snapshot.is_indexed:
+            right = said(f"indexing, {len(self.snapshot.timeline):,} rows so far", "a")
         room = self.size.width - 4 - (right.cell_len + 2 if is_roomy else 0)
         self.query_one("#keys", Ends).put(frame.key_line(hints, self.keymap, room), right)
 
@@ -251,6 +273,8 @@ class SessionScreen(Screen[None]):
         row = view.rows[min(self.query_one("#list", LongList).cursor, len(view.rows) - 1)]
         try:
             lines = view.detail(row, pane.room)
+            if self.at_hand and view.position(row) == self.host_position() and self.desk.now is None:
+                lines[-2:-2] = value_at_hand(self.at_hand, pane.room)
         except Exception as error:  # noqa: BLE001 - the list stays usable when one row's detail fails
             fault = fault_of(error)
             lines = [*wrapped(f"✗ {fault.what}", pane.room, "e"), *wrapped(fault.try_, pane.room, "m")]
@@ -349,33 +373,7 @@ class SessionScreen(Screen[None]):
         leave = getattr(self.app, "leave_session", self.app.exit)
         leave()
 
-    # Asking for a line
-
-    def ask(self, label: str, value: str, then: Asked) -> None:
-        """Ask for one line of text in place of the keys."""
-        self._asked = then
-        self.query_one("#prompt-label", Static).update(f"{label} ")
-        self.add_class("-asking")
-        line = self.query_one("#prompt-input", Input)
-        line.value = value
-        line.cursor_position = len(value)
-        line.focus()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """The line is given."""
-        event.stop()
-        then = self._asked
-        self.close_prompt()
-        if then is not None:
-            then(event.value)
-
-    def close_prompt(self) -> None:
-        """Back to the list."""
-        self._asked = None
-        self.remove_class("-asking")
-        self.query_one("#list", LongList).focus()
-
     @property
-    def is_asking(self) -> bool:
-        """True while a line is being typed."""
-        return self._asked is not None
+    def prompt(self) -> Prompt:
+        """The line to type in."""
+        return self.query_one("#prompt", Prompt)

@@ -33,7 +33,8 @@ STATES = {
     "failed": ("✗", "e"),
     "killed": ("✗", "e"),
     "interrupted": ("▲", "w"),
-    "running": ("‖", "m"),
+    "running": ("●", "a"),
+    "unknown": ("▲", "w"),
 }
 MOST_RECENT, MOST_SCENARIOS = 8, 12
 
@@ -145,7 +146,8 @@ class StartScreen(Screen[None]):
     def _session(self, one: Recent, width: int) -> Text:
         glyph, role = STATES.get(one.state, ("•", "m"))
         facts = one.manifest
-        when = "live" if one.state == "running" else age(one.age_seconds(datetime.now(timezone.utc)))
+        ago = "unreadable" if one.problem else age(one.age_seconds(datetime.now(timezone.utc)))
+        when = "live" if one.state == "running" else ago
         room = max(12, width - 40)
         name = cut(said(facts.name or one.path.name, "t"), room)
         line = paint("{" + role + "|$} $", glyph, name)

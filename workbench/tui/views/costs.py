@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from rich.text import Text
 
-from sessions.spine import stages
+from sessions.spine import span_ns, stages
 from sessions.summary import StageTime
 from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens
@@ -52,8 +52,13 @@ class Costs(View):
         named = stages(self.reading.session)
         if not named:
             return []
-        ends = [at for at, _ in named[1:]] + [1.0]
-        boxes = [Box(at, end, name) for (at, name), end in zip(named, ends, strict=True) if end > at]
+        begin, end = span_ns(self.reading.session)
+        took_ns = {row.name: row.ns for row in self.rows}
+        nexts = [at for at, _ in named[1:]] + [1.0]
+        boxes = [
+            Box(at, min(upto, at + took_ns.get(name, 0) / max(1, end - begin)), name)
+            for (at, name), upto in zip(named, nexts, strict=True)
+        ]
         took = f"stages over the session, {duration(self.load_ns)}" if self.load_ns else "stages over the session"
         return [said(took, "f"), *icicle([boxes], width), blank()]
 

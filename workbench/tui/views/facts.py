@@ -71,15 +71,13 @@ def _call(reading: Reading, event: Event, width: int) -> Lines:
         blank(),
         _sized("from", f"{_bare(body.tensor_dtype)} {bracketed(body.tensor_shape)}", body.tensor_bytes, width),
     ]
-    lines.append(paint("       {m|$}", cut(said(body.checkpoint_name, "m"), width - 7)))
+    lines.append(paint("       {m|$}", cut(said(body.checkpoint_name, "m"), width - 7, keeps_end=True)))
     if listed is not None:
-        lines.append(paint("       {m|$ +$}", listed.file, f"{listed.begin:,}"))
+        lines.append(paint("       {m|$ +$}", listed.file.removesuffix(".safetensors"), f"{listed.begin:,}"))
     lines.append(fact("into", f"{_bare(body.parameter_dtype)} {bracketed(body.parameter_shape)}"))
-    lines.append(paint("       {m|$}", body.parameter_class))
+    lines.append(paint("       {m|$ · rank $ of $}", body.parameter_class, event.rank, _tp(reading)))
     expert = f" · expert {body.expert_id}" if body.expert_id >= 0 else ""
-    lines.append(
-        paint("       {m|shard_id $ · rank $ of $$}", body.shard_id or "none", event.rank, _tp(reading), expert)
-    )
+    lines.append(paint("       {m|shard_id $$}", body.shard_id or "none", expert))
     lines += _by(body.loader, body.where, width)
     lines += _inside(reading, event, body, width)
     return lines
@@ -110,7 +108,7 @@ def _rulers(writes: list[WeightWritten], splits: list[ShardSplit], body: LoaderC
         ]
         axis = "rows" if dim == 0 else "columns"
         lines = [paint("{f|source $ 0 – $}", axis, whole - 1), paint("{m|taken}    $", ruler(room, taken))]
-        ranges = ", ".join(f"{o.source_start[dim]}–{o.source_start[dim] + o.source_length[dim] - 1}" for o in boxes[:4])
+        ranges = ", ".join(_range(one.source_start[dim], one.source_length[dim]) for one in boxes[:4])
         return [*lines, cut(paint("         {m|$}", ranges), width)]
     lines = [said("splits", "f")] if splits else []
     for one in splits:
@@ -121,6 +119,10 @@ def _rulers(writes: list[WeightWritten], splits: list[ShardSplit], body: LoaderC
         cut(paint("{m|written}  $ $", f"{one.elements:,}", one.source or "elements"), width) for one in others[:4]
     ]
     return lines
+
+
+def _range(start: int, length: int) -> str:
+    return f"{start}–{start + length - 1}" if length != 1 else str(start)
 
 
 def _statistics(body: ValueSummarized) -> Lines:
@@ -137,7 +139,7 @@ def _split(reading: Reading, event: Event, width: int) -> Lines:
     lines = head(f"shard.split · {body.operation}", end, front, width)
     whole = max(1, body.size)
     taken = [Taken(body.start / whole, (body.start + body.length) / whole)]
-    lines += [blank(), fact("from", cut(said(body.checkpoint_name), width - 7)), fact("dim", body.dim)]
+    lines += [blank(), fact("from", cut(said(body.checkpoint_name), width - 7, keeps_end=True)), fact("dim", body.dim)]
     lines.append(paint("{m|takes}  $ – $ {m|of $}", body.start, body.start + body.length - 1, f"{body.size:,}"))
     lines.append(paint("       $", ruler(min(32, width - 8), taken)))
     lines.append(fact("rank", f"{event.rank} of {_tp(reading)}"))
@@ -157,7 +159,7 @@ def _failed(reading: Reading, event: Event, width: int) -> Lines:
         lines += [*wrapped(end, width, "b"), *([said(front, "m")] if front else [])]
     lines += [blank(), *wrapped(body.message or "no message", width)]
     if body.checkpoint_name:
-        lines += [blank(), fact("from", cut(said(body.checkpoint_name), width - 7))]
+        lines += [blank(), fact("from", cut(said(body.checkpoint_name), width - 7, keeps_end=True))]
     call = reading.session.position(event.stream, body.call) if body.call else -1
     if call >= 0:
         around = reading.session.event(call)

@@ -15,6 +15,7 @@ from workbench.tui.marks import line
 from workbench.tui.paint import Lines, cut, padded, paint, said, wrapped
 from workbench.tui.views.view import Leads, Page, Reading, View, blank
 from workbench.tui.widgets.longlist import Column
+from workbench.tui.wording import dtype
 
 SEVERITY = {"error": ("✗", "e"), "warning": ("▲", "w"), "note": ("•", "a")}
 TONES = {"error": "e", "warning": "w", "note": "m", "plain": "t", "": "t"}
@@ -26,6 +27,8 @@ LOOKS = {
 }
 MOST_STEPS = 4
 MOST_LINES = 4
+ARROW = 4
+_DTYPE = re.compile(r"\b(?:b?float|u?int)\d+\w*")
 _LAYER = re.compile(r"\blayers?\.(\d+)")
 _DOTTED = re.compile(r"\b(?:[A-Za-z]\w*\.)(?:\w+\.)+\w+")
 
@@ -158,6 +161,11 @@ def _end_of(match: re.Match[str]) -> str:
     return "…" + ".".join(parts[-kept:])
 
 
+def _terse(text: str) -> str:
+    """The text of a step: dotted names without their front, dtypes in their short spelling."""
+    return _DTYPE.sub(lambda match: dtype(match[0]), shortened(text))
+
+
 def limited(lines: Lines, most: int) -> Lines:
     """At most so many lines; a last one that is not the end says so."""
     if len(lines) <= most:
@@ -213,17 +221,17 @@ def _nested(found: Sequence[Finding]) -> list[Row]:
 def came_about(finding: Finding, width: int) -> Lines:
     """One column a stage from cause to effect, with arrows between."""
     steps = finding.steps[:MOST_STEPS]
-    room = max(10, (width - 5 * (len(steps) - 1)) // max(1, len(steps)))
+    room = max(10, (width - ARROW * (len(steps) - 1)) // max(1, len(steps)))
     labels, texts = (
         line(),
-        [limited(wrapped(shortened(text), room, TONES.get(tone, "t")), MOST_LINES) for _, text, tone in steps],
+        [limited(wrapped(_terse(text), room, TONES.get(tone, "t")), MOST_LINES) for _, text, tone in steps],
     )
     rows = [line() for _ in range(max((len(one) for one in texts), default=0))]
     for number, ((label, _, _), lines) in enumerate(zip(steps, texts, strict=True)):
         is_last = number == len(steps) - 1
-        labels.append_text(padded(said(label, "m"), room + (0 if is_last else 5)))
+        labels.append_text(padded(said(label, "m"), room + (0 if is_last else ARROW)))
         for at, row in enumerate(rows):
             row.append_text(padded(lines[at] if at < len(lines) else blank(), room))
             if not is_last:
-                row.append("  →  " if at == 0 else "     ", "f")
+                row.append(" →  " if at == 0 else " " * ARROW, "f")
     return [said("how it came about", "f"), blank(), labels, *rows, blank()]

@@ -26,7 +26,7 @@ class Parameters(View):
     columns = (
         Column(" parameter", keeps_end=True, shrinks=4),
         Column("dtype", 5),
-        Column("shape", 10),
+        Column("shape", 9),
         Column("coverage", 16),
     )
     hints = (
@@ -63,7 +63,7 @@ class Parameters(View):
             label.append("▾ " if row.is_open else "▸ ", "f")
             label.append_text(said(row.name, "m"))
         else:
-            label.append_text(Text.assemble("  ", said(row.name, "t")))
+            label.append_text(said(row.name, "t"))
         bar = coverage(coverage_cells(row))
         bar.append_text(self._flag(row))
         if row.is_branch:
@@ -135,7 +135,7 @@ class Parameters(View):
             lines.append(paint("{m|$}  $", label, written(view)))
         texts = {line.plain.partition("  ")[2] for line in lines}
         if len(lines) > 1 and len(texts) == 1:
-            return [paint("{m|written}  $ {m|on each rank}", written(row.one))]
+            return [paint("{m|written}  $ {m|each}", written(row.one))]
         return lines
 
     def _found(self, name: str) -> Lines:
@@ -152,7 +152,8 @@ class Parameters(View):
         lines.append(fact("elements", f"{sum(view.elements for view in views):,}", indent=9))
         never = [view.coverage.never_written for view in views]
         twice = [view.coverage.written_twice for view in views]
-        lines.append(_total("never", never, "e"))
+        is_final = all(view.coverage.is_final for view in views)
+        lines.append(_total("never" if is_final else "not yet", never, "e" if is_final else "m"))
         lines.append(_total("twice", twice, "w"))
         word = "open" if not row.is_open else "close"
         return [*lines, blank(), self.reading.keys((hint("follow", word),))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -11,7 +12,7 @@ from workbench.tui.paint import Lines, paint, printable, said, wrapped
 from workbench.tui.views.view import Page
 
 MOST_BYTES = 2_000_000
-BEFORE = 16
+BEFORE, FARTHEST = 16, 80
 
 
 def source_page(title: str, where: str, why: Lines) -> Page:
@@ -23,9 +24,17 @@ def source_page(title: str, where: str, why: Lines) -> Page:
         return Page(title, [*why, Text(), *wrapped(gone, 100, "m")])
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     chosen = int(number)
-    first = max(1, chosen - BEFORE)
+    first = _function_around(lines, chosen)
     code = [_line(n, text, is_chosen=n == chosen) for n, text in enumerate(lines, 1) if n >= first]
-    return Page(title, [*why, Text(), paint("{f|$}", where), *code])
+    return Page(title, [*why, Text(), paint("{f|$}", where), *code], len(why) + 2 + chosen - first)
+
+
+def _function_around(lines: Sequence[str], chosen: int) -> int:
+    """The number of the line at which the function of a line begins, or of one a little before it."""
+    for number in range(min(chosen, len(lines)), max(0, chosen - FARTHEST), -1):
+        if lines[number - 1].lstrip().startswith(("def ", "async def ")):
+            return number
+    return max(1, chosen - BEFORE)
 
 
 def _line(number: int, text: str, *, is_chosen: bool) -> Text:

@@ -135,9 +135,10 @@ class Timeline(View):
         is_quiet = isinstance(row.body, ShardSplit)
         text.append(f"{glyph} ", "e" if glyph == "✗" else "f" if is_quiet else "m")
         if is_quiet:
-            return Text.assemble(text, said(row.label, "f"))
+            return Text.assemble(text, said(row.label, "f"), overflow="ellipsis")
         if isinstance(row.body, KernelLaunched):
-            return Text.assemble(text, said(row.label, "t"), said(f"  {leaf(row.body.module)[1]}", "f"))
+            operation, module = row.label.rpartition("::")[2], leaf(row.body.module)[1]
+            return Text.assemble(text, said(operation, "t"), said(f"  {module}", "f"), overflow="ellipsis")
         if isinstance(row.body, (SkipDecided, MethodSelected)):
             return Text.assemble(text, said(leaf(row.body.module)[1], "t"), said(f"  {_chosen(row.body)}", "m"))
         front, end = leaf(row.label)

@@ -31,11 +31,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Page:
-    """Lines that are worth a page of their own; `top` is the line to start at."""
+    """Lines that are worth a page of their own; `line` is the one that must be in view at first."""
 
     title: str
     lines: Lines
-    top: int = 0
+    line: int = 0
 
 
 Leads = Place | Page | None

@@ -1,0 +1,187 @@
+"""The verdict on recorded loads: what is found, what explains what, and that a clean load is clean."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from inspectors.probe.events import InspectorFaulted, LoaderCalled, StageFailed
+from inspectors.probe.recorder import Recorder
+from sessions.manifest import Manifest, Outcome
+from sessions.session import Session
+from workbench.diagnosis.verdict import findings
+
+OUT = "model.layers.0.linear_attn.out_proj"
+
+
+def _recordings():
+    name = "loadscope_tests_recordings"
+    if name not in sys.modules:
+        path = Path(__file__).parents[1] / "sessions" / "recordings.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Findings of a recorded load with the given defects."""
+    opened = []
+
+    def judge(**defects):
+        recordings = _recordings()
+        opened.append(Session.open(recordings.write_session(tmp_path, recordings.Plan(**defects))))
+        return findings(opened[-1])
+
+    yield judge
+    for session in opened:
+        session.close()
+
+
+@pytest.mark.parametrize("level", ["calls", "ledger"])
+def test_a_clean_load_has_no_findings(judged, level):
+    assert judged(level=level) == ()
+
+
+def test_the_hidden_list_entry_is_the_root_and_the_divisibility_error_follows_from_it(judged):
+    root, follow_on, second = judged(uses_wrong_fallback=True)
+    assert (root.id, root.class_, root.severity) == ("F1", "skip-decision/fused-name", "error")
+    assert root.module == "model.layers.0.linear_attn.in_proj_ba"
+    assert (root.root, root.explains) == (True, ("F2",))
+    assert (follow_on.id, follow_on.class_, follow_on.root) == ("F2", "shard/divisibility", False)
+    assert follow_on.module == root.module
+    assert (second.module, second.root, second.explains) == ("model.layers.0.linear_attn.in_proj_qkvz", True, ())
+
+
+def test_the_root_names_expansion_entry_and_header(judged):
+    root = judged(uses_wrong_fallback=True)[0]
+    assert "in_proj_ba -> in_proj_b, in_proj_a" in root.sentence
+    assert "fallback table" in root.sentence
+    assert "entry 1" in root.sentence
+    assert "never tried" in root.sentence
+    assert "bfloat16 with no companion scale" in root.sentence
+    assert "qkv_proj and gate_up_proj" in root.remedy
+    assert [what for what, _, _ in root.steps] == ["config", "decision", "create", "host"]
+
+
+def test_evidence_leads_to_the_events_it_speaks_of(judged, tmp_path):
+    root = judged(uses_wrong_fallback=True)[0]
+    with_event = [one for one in root.evidence if one.position is not None]
+    session = Session.open(tmp_path)
+    kinds = [session.event(one.position).kind for one in with_event]
+    assert kinds == ["skip.decided", "tensor.listed", "stage.failed"]
+    assert all(session.find(one.ref).position == one.position for one in with_event)
+    assert all(getattr(session.event(one.position).body, "module", root.module) == root.module for one in with_event)
+    session.close()
+
+
+def test_findings_print_as_the_stable_object(judged):
+    told = judged(uses_wrong_fallback=True)[0].as_json()
+    wanted = {"id", "severity", "class", "title", "module", "parameter", "tensor", "rank", "root", "explains"}
+    assert wanted | {"evidence", "remedy"} <= told.keys()
+    assert all(isinstance(one, str) for one in told["evidence"])
+
+
+def test_the_same_finding_on_layers_and_ranks_is_one(judged):
+    (found,) = judged(drops_scale=True, layers=5)
+    assert (found.class_, found.severity, found.seen) == ("scale/dropped", "error", 5)
+    assert len(found.modules) == 5
+    assert "weight_scale_inv" in found.title
+
+
+def test_a_tensor_that_was_left_out_explains_the_parameter_that_is_empty(judged):
+    root, follow_on = judged(leaves_out=f"{OUT}.weight")
+    assert (root.class_, root.tensor, root.explains) == ("checkpoint/never-used", f"{OUT}.weight", ("F2",))
+    assert (follow_on.class_, follow_on.parameter) == ("parameter/never-filled", f"{OUT}.weight")
+    assert (follow_on.seen, follow_on.root) == (4, False)
+
+
+def test_elements_written_twice_name_both_calls(judged):
+    (found,) = judged(loads_twice="lm_head.weight")
+    assert (found.class_, found.severity, found.parameter) == ("parameter/written-twice", "warning", "lm_head.weight")
+    assert "32,768 of 32,768" in found.sentence
+    assert len({one.position for one in found.evidence}) == 2
+
+
+@pytest.mark.parametrize(("entry", "is_stale"), [
+    ("model.layer.0.mlp", True), ("mlp.gate", True), ("out_pro", True), ("re:.*visual.*", True),
+    ("linear_attn.out_proj", False), ("model.layers.1", False), ("re:.*out_proj", False), ("*.conv1d", False),
+    ("mtp.fc", False),
+])  # fmt: skip
+def test_a_list_entry_that_names_nothing_is_a_warning(judged, entry, is_stale):
+    found = judged(ignored_extra=(entry,))
+    assert [f.class_ for f in found] == (["skip-decision/stale-entry"] if is_stale else [])
+    assert not found or entry in found[0].sentence
+
+
+def test_a_scale_loaded_from_other_rows_than_its_weight_is_an_error(judged):
+    (found,) = judged(scale_takes_other_rows=True)
+    assert (found.class_, found.severity) == ("loader/asymmetry", "error")
+    assert found.parameter == f"{OUT}.weight_scale_inv"
+    assert "packed_loader" in found.sentence
+    assert "rows 0–255" in found.sentence
+
+
+def recorded(folder, outcome, *bodies):
+    recorder = Recorder(folder)
+    for body in bodies:
+        recorder.point(body, rank=0)
+    recorder.close()
+    Manifest(outcome=outcome).write(folder)
+    session = Session.open(folder)
+    found = findings(session)
+    session.close()
+    return found
+
+
+def test_a_failure_that_no_rule_knows_is_told_as_it_is(tmp_path):
+    failed = StageFailed(
+        "RuntimeError", "split_with_sizes\nmore", "f:1", ("f:1 load",), "m.q", "m.q.scale", "m.q.s", 2, "weight.load"
+    )
+    (found,) = recorded(tmp_path, Outcome("failed", 1), LoaderCalled(), failed)
+    assert (found.class_, found.parameter, found.root) == ("host/failed", "m.q.scale", True)
+    assert "split_with_sizes" in found.sentence
+    assert [one.ref for one in found.evidence] == ["#3", "#2", ""]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "says"), [(Outcome("killed", None, "SIGKILL"), "SIGKILL"), (Outcome("failed", 9), "exit code 9")]
+)
+def test_a_host_that_ended_unseen_is_an_error_with_its_last_line(tmp_path, outcome, says):
+    (tmp_path / "host.log").write_text("loading\nout of memory\n")
+    (found,) = recorded(tmp_path, outcome)
+    assert (found.class_, found.severity) == ("host/failed", "error")
+    assert says in found.title
+    assert "out of memory" in found.sentence
+
+
+def test_an_inspector_that_ended_is_a_note(tmp_path):
+    (found,) = recorded(tmp_path, Outcome("ok", 0), InspectorFaulted("weights", "KeyError('x')", "weights.py:3"))
+    assert (found.class_, found.severity) == ("session/blind", "note")
+    assert "weights" in found.title
+
+
+def test_a_stream_that_nobody_closed_follows_from_the_end_of_its_host(tmp_path):
+    recorder = Recorder(tmp_path)
+    recorder.point(LoaderCalled())
+    recorder.flush()
+    Manifest(outcome=Outcome("killed", None, "SIGKILL")).write(tmp_path)
+    session = Session.open(tmp_path)
+    root, follow_on = findings(session)
+    assert (root.class_, root.explains) == ("host/failed", ("F2",))
+    assert (follow_on.class_, follow_on.severity, follow_on.root) == ("session/incomplete", "note", False)
+    session.close()
+    recorder.close()
+
+
+def test_a_host_killed_inside_a_call_is_told_with_that_call(tmp_path):
+    recorder = Recorder(tmp_path)
+    recorder.begin(LoaderCalled(checkpoint_name="model.q.weight"), rank=0)
+    recorder.flush()
+    Manifest(outcome=Outcome("killed", None, "SIGKILL")).write(tmp_path)
+    session = Session.open(tmp_path)
+    assert "inside loader.called (#2, model.q.weight)" in findings(session)[0].sentence
+    session.close()
+    recorder.close()
