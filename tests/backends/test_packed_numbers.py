@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_float4_is_the_nearest_value(x):
 
 
 def test_middles_between_two_float4_go_to_the_even_one():
-    middles = [(a + b) / 2 for a, b in zip(E2M1_VALUES, E2M1_VALUES[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(E2M1_VALUES)]
     found = e2m1_floats(e2m1_codes(torch.tensor(middles))).tolist()
     assert found == [0.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
 
