@@ -59,6 +59,7 @@ class LinearBase(nn.Module):
             sum(output_sizes),
             build.params_dtype,
             weight_loader=self.weight_loader,
+            kernels=build.kernels,
         )
         self.bias = self._bias(build.params_dtype) if bias else None
 

@@ -37,6 +37,7 @@ class VocabParallelEmbedding(nn.Module):
             self.padded_vocab_size,
             build.params_dtype,
             weight_loader=self.weight_loader,
+            kernels=build.kernels,
         )
 
     def weight_loader(self, param: ModelParameter, loaded_weight: Tensor) -> None:

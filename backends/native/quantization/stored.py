@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.native.errors import ShapeError
+from backends.native.kernels.choice import kernel
 from backends.native.kernels.reference.fused_moe import Linear, run_experts
 from backends.native.layers.linear import LinearBase
 from backends.native.layers.moe import FusedMoE
@@ -19,6 +20,8 @@ from backends.native.quantization.config import LinearMethod, MoEMethod
 
 SHARD, OUTPUT, INPUT = "shard", "output", "input"
 Tensors = Mapping[str, Tensor]
+Multiply = Callable[..., Tensor]
+"""The chosen kernel of a format's operation."""
 EXAMPLE_SIZE = 4096
 
 
@@ -112,8 +115,12 @@ class StoredTensor:
 
 
 class StoredWeight(ABC):
-    """How a weight [output, input] is stored, made and multiplied; tensors are known by their suffixes."""
+    """How a weight [output, input] is stored, made and multiplied; tensors are known by their suffixes.
 
+    `OP` is the operation that multiplies, a file of kernels.
+    """
+
+    OP: ClassVar[str]
     LINEAR_METHOD: ClassVar[type[StoredLinearMethod]]
     MOE_METHOD: ClassVar[type[StoredMoEMethod]]
 
@@ -144,16 +151,20 @@ class StoredWeight(ABC):
         return tensors
 
     @abstractmethod
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
-        """`x` [tokens, input] times the weight of one projection, or of several that share what is per shard."""
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+        """`x` [tokens, input] times the weight of one projection, or of several that share what is per shard.
+
+        `multiply` is the kernel of `OP`.
+        """
 
 
 class _Placed:
     """One stored weight of a layer: which parameters it has and how they multiply."""
 
-    def __init__(self, stored: StoredWeight, part: WeightPart, stem: str = "") -> None:
+    def __init__(self, stored: StoredWeight, part: WeightPart, kernels: Sequence[str], stem: str = "") -> None:
         stored.require_shape(part)
         self.stored, self.part, self.stem = stored, part, stem
+        self.multiply = kernel(stored.OP, kernels)
         self.specs = {spec.suffix: spec for spec in stored.tensors(part)}
 
     def register(self, layer: nn.Module, weight_loader: Callable[..., None], experts: tuple[int, ...] = ()) -> None:
@@ -193,11 +204,11 @@ class _Placed:
         """`x` times the whole weight, projection by projection where they differ in what there is one of per shard."""
         counts = {tensor.shape[0] for suffix, tensor in tensors.items() if SHARD in self.specs[suffix].dims}
         if counts <= {1}:
-            return self.stored.linear(x, self._shard(tensors, 0, 0, None), bias)
+            return self.stored.linear(self.multiply, x, self._shard(tensors, 0, 0, None), bias)
         outputs, start = [], 0
         for position, size in enumerate(self.part.output_partition_sizes):
             own_bias = None if bias is None else bias.narrow(0, start, size)
-            outputs.append(self.stored.linear(x, self._shard(tensors, position, start, size), own_bias))
+            outputs.append(self.stored.linear(self.multiply, x, self._shard(tensors, position, start, size), own_bias))
             start += size
         return torch.cat(outputs, dim=-1)
 
@@ -242,7 +253,7 @@ class StoredLinearMethod(LinearMethod[LinearBase]):
             params_dtype,
             input_part=layer.tp_rank if input_size_per_partition < input_size else 0,
         )
-        self.weight = _Placed(self.stored, part)
+        self.weight = _Placed(self.stored, part, extra["kernels"])
         self.weight.register(layer, extra["weight_loader"])
 
     def process_weights_after_loading(self, layer: LinearBase) -> None:
@@ -286,7 +297,8 @@ class StoredMoEMethod(MoEMethod[FusedMoE]):
             params_dtype,
             input_part=layer.tp_rank if own < whole else 0,
         )
-        self.w13, self.w2 = _Placed(self.stored, w13, "w13_"), _Placed(self.stored, w2, "w2_")
+        kernels = extra["kernels"]
+        self.w13, self.w2 = _Placed(self.stored, w13, kernels, "w13_"), _Placed(self.stored, w2, kernels, "w2_")
         for placed in (self.w13, self.w2):
             placed.register(layer, extra["weight_loader"], (extra["num_experts"],))
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backends.native.kernels.reference.int8_linear import INT8_MAX, dequantize_int8, int8_linear
+from backends.native.kernels.reference.int8_linear import INT8_MAX, dequantize_int8
 from backends.native.quantization.formats.float8 import SYNTHETIC_INPUT_ABSMAX, Activations, Strategy, absmax_per
 from backends.native.quantization.stored import (
     OUTPUT,
     SHARD,
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -39,6 +40,7 @@ class Int8(StoredWeight):
     activations: Activations
     is_input_symmetric: bool = True
 
+    OP = "int8_linear"
     LINEAR_METHOD = Int8LinearMethod
     MOE_METHOD = Int8MoEMethod
 
@@ -69,9 +71,9 @@ class Int8(StoredWeight):
         """Weight times scale."""
         return dequantize_int8(tensors["weight"], tensors["weight_scale"], None)
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Quantizes `x` as the checkpoint says and multiplies integers."""
-        return int8_linear(
+        return multiply(
             x,
             tensors["weight"],
             tensors["weight_scale"],
