@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,11 @@ from backends.native.config import ModelConfig
 from backends.native.models import qwen3_next
 
 MAX_FILE_BYTES = 16 << 20
+if importlib.util.find_spec("triton") and not torch.cuda.is_available():
+    # Triton decorates its own functions when it is first imported; transformers imports it, then without interpreter.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        importlib.import_module("triton")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -87,7 +87,7 @@ def test_the_reference_returns_no_view_of_its_arguments():
 
 
 def test_an_operation_without_a_triton_file_keeps_its_reference():
-    assert kernel("rms_norm", "triton") is kernel("rms_norm", "reference")
+    assert kernel("causal_attention", "triton") is kernel("causal_attention", "reference")
 
 
 def test_triton_on_a_cpu_without_its_interpreter_is_an_error(monkeypatch):

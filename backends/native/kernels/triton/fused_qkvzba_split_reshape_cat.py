@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -11,12 +9,12 @@ from torch import Tensor
 
 @triton.jit  # type: ignore[untyped-decorator]
 def split_kernel(
-    mixed_qkv: Any,
-    z: Any,
-    b: Any,
-    a: Any,
-    mixed_qkvz: Any,
-    mixed_ba: Any,
+    mixed_qkv: tl.tensor,
+    z: tl.tensor,
+    b: tl.tensor,
+    a: tl.tensor,
+    mixed_qkvz: tl.tensor,
+    mixed_ba: tl.tensor,
     num_k_heads: tl.constexpr,
     head_k_dim: tl.constexpr,
     group_v_heads: tl.constexpr,
