@@ -10,14 +10,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from backends.devices.placement import Placement, devices_with
 from backends.native.errors import KernelError
 from backends.native.quantization.skip import expanded, is_layer_skipped, names_module
 
 Layer = TypeVar("Layer", bound=nn.Module)
 FusedNames = Mapping[str, Sequence[str]]
-FLOAT8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
-MISSING_DTYPES: Mapping[str, frozenset[torch.dtype]] = {"mps": FLOAT8, "npu": FLOAT8}
-"""By kind of device; its own library need not be installed to know."""
 
 
 class QuantizeMethod(ABC, Generic[Layer]):
@@ -34,7 +32,10 @@ class QuantizeMethod(ABC, Generic[Layer]):
         params_dtype: Any,
         **extra: Any,
     ) -> None:
-        """Register uninitialised parameters on `layer`, which knows its `prefix`; `extra` has its `weight_loader`."""
+        """Register uninitialised parameters on `layer`, which knows its `prefix`.
+
+        `extra` has its `weight_loader` and, for layers that a kernel multiplies, the kind of `kernels`.
+        """
 
     def process_weights_after_loading(self, layer: Layer) -> None:
         """Repack what was loaded for the kernel; the reference kernels take the layout of the checkpoint."""
@@ -90,14 +91,16 @@ class QuantizationConfig(ABC):
         """What the tensors of such a checkpoint may be stored in, apart from the model's dtype."""
         return frozenset()
 
-    def require_device(self, device: str) -> None:
-        """Raise KernelError where the device has no such dtype, before anything is loaded."""
-        missing = self.dtypes() & MISSING_DTYPES.get(device.partition(":")[0], frozenset())
+    def require_device(self, placement: Placement, kinds: Sequence[str]) -> None:
+        """Raise KernelError before anything is loaded where the device has no such dtype; `kinds` are its kernels'."""
+        missing = self.dtypes() & placement.kind.missing_dtypes
         if missing:
             names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in missing))
+            others = devices_with(self.dtypes())
             raise KernelError(
-                f"quant_method {self.quant_method!r} stores {names}, which the device {device} does not have.",
-                "use another device, or a checkpoint in int8, int4 or bfloat16",
+                f"quant_method {self.quant_method!r} stores {names}, which the device {placement} does not have "
+                f"(kernels {', '.join(kinds)}).",
+                f"use another device ({', '.join(others)}), or a checkpoint in int8, int4 or bfloat16",
             )
 
     def entry_names(self, entry: str, module: str) -> bool:
