@@ -122,7 +122,9 @@ class GatedDeltaNet(nn.Module):
         self.A_log = self._per_head(f"{prefix}.A_log", torch.float32, slice_loader)
         self.norm = RMSNormGated(shape.head_v_dim, shape.rms_norm_eps, build=build, prefix=f"{prefix}.norm")
         self.out_proj = RowParallelLinear(value_dim, shape.hidden_size, build=build, prefix=f"{prefix}.out_proj")
-        self.gated_delta_rule = kernel("gated_delta_rule", build.kernels)
+        self.gated_delta_rule, self.chunk_gated_delta_rule = (
+            kernel(op, build.kernels) for op in ("gated_delta_rule", "chunk_gated_delta_rule")
+        )
         self.split_projections = kernel("fused_qkvzba_split_reshape_cat", build.kernels)
 
     def _per_head(self, name: str, dtype: torch.dtype, loader: Callable[[Tensor, Tensor], None]) -> ModelParameter:
@@ -138,7 +140,8 @@ class GatedDeltaNet(nn.Module):
         key_dim = self.num_k_heads * shape.head_k_dim
         query, key, value = mixed_qkv.split((key_dim, key_dim, self.num_v_heads * shape.head_v_dim), dim=-1)
         decay = -self.A_log.exp() * nn.functional.softplus(a.float() + self.dt_bias)
-        attended, recurrent_state = self.gated_delta_rule(
+        rule = self.gated_delta_rule if x.shape[0] == 1 else self.chunk_gated_delta_rule
+        attended, recurrent_state = rule(
             query.unflatten(-1, (self.num_k_heads, -1)),
             key.unflatten(-1, (self.num_k_heads, -1)),
             value.unflatten(-1, (self.num_v_heads, -1)),
