@@ -19,23 +19,25 @@ def chunk_gated_delta_rule(
     k_heads, k_dim = key.shape[1:]
     v_heads, v_dim = value.shape[1:]
     now = value.new_zeros(v_heads, k_dim, v_dim, dtype=torch.float32) if state is None else state.clone()
-    now, outputs = now.unflatten(0, (k_heads, -1)), value.new_empty(value.shape, dtype=query.dtype)
+    now = now.view(k_heads, v_heads // k_heads, k_dim, v_dim)
+    outputs = value.new_empty(value.shape, dtype=query.dtype)
     for start in range(0, value.shape[0], CHUNK_TOKENS):
         chunk = [_by_head(part[start : start + CHUNK_TOKENS], k_heads) for part in (query, key, value, decay, beta)]
-        output, now = _after_chunk(*chunk, now)
+        output, now = _after_chunk(now, *chunk)
         outputs[start : start + CHUNK_TOKENS] = output.flatten(0, 1).movedim(1, 0)
     return outputs, now.flatten(0, 1)
 
 
 def _by_head(x: Tensor, k_heads: int) -> Tensor:
     """[tokens, heads, ...] -> float32 [k_heads, heads / k_heads, tokens, ...]."""
-    return x.float().unflatten(1, (k_heads, -1)).movedim(0, 2)
+    grouped = x.float().reshape(x.shape[0], k_heads, x.shape[1] // k_heads, *x.shape[2:])
+    return grouped.movedim(0, 2)
 
 
 def _after_chunk(
-    query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Tensor, now: Tensor
+    now: Tensor, query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The outputs of one chunk and the state after it.
+    """The outputs of one chunk and the state after it, from the state before it.
 
     What a token writes depends on what those before it wrote: a system with a unit triangular matrix, solved for the
     values and for what the keys recall of the state before the chunk.
