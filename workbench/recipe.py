@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def checkpoint_of(scenario: Scenario, *, is_quiet: bool) -> Path:
     """
     from backends.native.registry import architecture_module
 
-    config = {**architecture_module(scenario.architecture).tiny_config(), **scenario.overrides}
+    config = config_of(scenario, architecture_module(scenario.architecture).tiny_config())
     said = json.dumps([config, SEED, MAX_FILE_BYTES, _writer_digest()], sort_keys=True)
     folder = places.cache_folder() / "checkpoints" / hashlib.sha256(said.encode()).hexdigest()[:DIGEST_CHARACTERS]
     target = folder / scenario.checkpoint
@@ -41,6 +41,15 @@ def checkpoint_of(scenario: Scenario, *, is_quiet: bool) -> Path:
                 "set XDG_CACHE_HOME to a writable folder",
             ) from error
     return target
+
+
+def config_of(scenario: Scenario, tiny_config: Mapping[str, object]) -> dict[str, object]:
+    """The scenario's config.json, made from its architecture's."""
+    config = {**tiny_config, **scenario.overrides}
+    inner = config.get("text_config")
+    if isinstance(inner, Mapping):
+        return {**config, "text_config": {**inner, **scenario.sizes}}
+    return {**config, **scenario.sizes}
 
 
 def _make(target: Path, config: dict[str, object], *, is_quiet: bool) -> None:
