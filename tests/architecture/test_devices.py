@@ -37,7 +37,7 @@ def compared_names(path: Path) -> Iterator[str]:
 
 
 def test_the_devices_are_found():
-    assert set(modules()) >= {"cpu", "cuda", "npu", "null"}
+    assert set(modules()) >= {"cpu", "cuda", "npu", "simulated-npu", "null"}
 
 
 def test_no_file_compares_anything_with_the_name_of_a_device():
