@@ -9,7 +9,7 @@ from workbench.diagnosis.finding import SEVERITIES
 from workbench.launching import DEFAULT_LEVEL, Watch
 from workbench.outcome import NEVER
 
-LEVELS = ("calls", "ledger", "values")
+LEVELS = ("calls", "ledger", "values", "tensors")
 
 
 def add_json(parser: ArgumentParser) -> None:
@@ -34,7 +34,8 @@ def add_watching(parser: ArgumentParser) -> None:
         "--level",
         choices=LEVELS,
         default=DEFAULT_LEVEL,
-        help="calls: names, shapes, times; ledger: + where every element came from (default); values: + statistics",
+        help="calls: names, shapes, times; ledger: + where every element came from (default); values: + statistics; "
+        "tensors: + what goes through the modules",
     )
     parser.add_argument(
         "--max-events", type=int, default=DEFAULT_MAX_EVENTS, metavar="N", help="keep at most N events a process"
