@@ -101,3 +101,64 @@ def test_neither_form_changes_or_returns_its_arguments(op):
         taken = {part.untyped_storage().data_ptr() for part in (*arguments, state)}
         assert not any(part.untyped_storage().data_ptr() in taken for part in found)
     assert all(torch.equal(part, was) for part, was in zip((*arguments, state), before, strict=True))
+
+
+@pytest.mark.parametrize("has_state", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("op", [BY_TOKEN, IN_CHUNKS])
+def test_triton_equals_the_rule_in_float64(triton_kernel, device, op, shape, has_state):
+    if op == BY_TOKEN and shape[0] > 31:
+        pytest.skip("the interpreter takes a token at a time")
+    arguments = drawn(*shape)
+    state = torch.randn(shape[2], shape[3], shape[4]) if has_state else None
+    found = triton_kernel(op)(*(part if part is None else part.to(device) for part in (*arguments, state)))
+    assert_equal_to_float64(found, arguments, state)
+
+
+@pytest.mark.parametrize("strength", [DECAYS["strong"], float("inf")])
+@pytest.mark.parametrize("op", [BY_TOKEN, IN_CHUNKS])
+def test_triton_forgets_what_decays_to_nothing(triton_kernel, device, op, strength):
+    query, key, value, decay, beta = drawn(20, 1, 2, 8, 8)
+    decay[10] = -strength
+    arguments, state = (query, key, value, decay, beta), torch.randn(2, 8, 8)
+    found = triton_kernel(op)(*(part.to(device) for part in (*arguments, state)))
+    assert_equal_to_float64(found, arguments, state)
+
+
+@pytest.mark.parametrize("op", [BY_TOKEN, IN_CHUNKS])
+def test_triton_goes_on_from_the_state_of_an_earlier_call_and_changes_no_argument(triton_kernel, device, op):
+    arguments = tuple(part.to(device) for part in drawn(21, 2, 4, 8, 16))
+    before, state, pieces = [part.clone() for part in arguments], None, []
+    for start, end in ((0, 1), (1, 18), (18, 18), (18, 21)):
+        first = None if state is None else state.clone()
+        output, after = triton_kernel(op)(*(part[start:end] for part in arguments), state)
+        assert state is None or torch.equal(state, first)
+        pieces.append(output)
+        state = after
+    assert_equal_to_float64((torch.cat(pieces), state), tuple(part.cpu() for part in before), None)
+    assert all(torch.equal(part, was) for part, was in zip(arguments, before, strict=True))
+
+
+@pytest.mark.parametrize("op", [BY_TOKEN, IN_CHUNKS])
+def test_triton_reads_the_slices_of_a_projection_where_they_lie(triton_kernel, device, op):
+    mixed, (_, _, _, decay, beta) = torch.randn(9, 2 * 16 + 24), drawn(9, 2, 4, 8, 6)
+    query, key, value = mixed.split((16, 16, 24), -1)
+    arguments = query.unflatten(1, (2, 8)), key.unflatten(1, (2, 8)), value.unflatten(1, (4, 6)), decay, beta.t().t()
+    on_device = mixed.to(device).split((16, 16, 24), -1)
+    views = [part.unflatten(1, (heads, -1)) for part, heads in zip(on_device, (2, 2, 4), strict=True)]
+    found = triton_kernel(op)(*views, decay.to(device), beta.to(device), None)
+    assert_equal_to_float64(found, arguments, None)
+    spread = [torch.stack((view, view), -1)[..., 0] for view in views]
+    found = triton_kernel(op)(*spread, decay.t().contiguous().t().to(device), beta.to(device), None)
+    assert_equal_to_float64(found, arguments, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("op", [BY_TOKEN, IN_CHUNKS])
+def test_triton_computes_16_bit_inputs_in_float32(triton_kernel, device, op, dtype):
+    query, key, value, decay, beta = drawn(20, 1, 2, 16, 16)
+    arguments = query.to(dtype), key.to(dtype), value.to(dtype), decay, beta.to(dtype)
+    output, state = triton_kernel(op)(*(part.to(device) for part in arguments), None)
+    assert (output.dtype, state.dtype) == (dtype, torch.float32)
+    # One unit in the last place of the output (the interpreter truncates to bfloat16); TF32 products on a GPU.
+    assert_equal_to_float64((output, state), arguments, None, bound=2**-7 if dtype == torch.bfloat16 else 2**-9)
