@@ -73,11 +73,16 @@ def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     config = described(read_config(path), path)
     quant_config = quantization_config(config, {}, {})
     kinds = kinds_on(str(placement.torch_device), placement.kind.kernel_kinds, options.kernels)
-    quant_config.require_device(placement, kinds)
+    quant_config.require_device(placement, options.dtype or config.dtype)
     checkpoint = open_checkpoint(path)
     logger.info("loading %d tensors from %d files", checkpoint.tensor_count, len(checkpoint.files))
     logger.info("device %s, kernels %s", placement, ", ".join(kinds))
-    weights = iterate_weights(checkpoint)
+    forecast = quant_config.memory_forecast(
+        checkpoint.entries(), placement, options.dtype or config.dtype, options.tp_size
+    )
+    if forecast is not None:
+        logger.info("%s", forecast)
+    weights = iter(quant_config.model_weights(iterate_weights(checkpoint)))
     ranks = run_ranks(options.tp_size, lambda _: load_rank(config, options, weights, placement, kinds))
     models, reports = zip(*ranks, strict=True)
     _log_left_over(reports[0])

@@ -56,6 +56,7 @@ class FusedMoE(nn.Module):
             num_experts=num_experts,
             weight_loader=self.weight_loader,
             kernels=build.kernels,
+            keeps_quantized_blocks=build.keeps_quantized_blocks,
         )
 
     def weight_loader(self, param: ShardedParameter, loaded_weight: Tensor, shard_id: str, expert_id: int) -> None:
