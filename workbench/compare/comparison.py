@@ -48,8 +48,10 @@ class OutputRow:
 
     `layer` is -1 outside the layers, `kind` the name without the layer; `holds_layers`: the model, or a stack of
     layers. `how` tells how the ranks' parts were put together. `input_noise` is the typical noise of the worst of its
-    inputs, None where none was kept; `roundoff` what the dtypes of both sides alone explain, `format_noise` what the
-    format of its weights makes of random values, 0 where they are stored plain. `grid` is SQNR in dB by tokens and
+    inputs, None where none was kept, `input_odd` the elements of them that are NaN or infinite on one side only; `roundoff` what the dtypes of both sides alone explain, `format_noise` what the
+    format of its weights makes of random values, 0 where they are stored plain. `recomputed_noise` is the typical noise
+    of a linear module's output beside its own input times its weight on disk: what the load and the kernel add; None
+    where it is no linear module. `grid` is SQNR in dB by tokens and
     channels, null for exact.
     """
 
@@ -61,9 +63,11 @@ class OutputRow:
     shape: tuple[int, ...]
     measure: Measure
     input_noise: float | None
+    input_odd: int
     roundoff: float
     format_noise: float
     holds_layers: bool
+    recomputed_noise: float | None = None
     grid: tuple[tuple[float | None, ...], ...] = ()
 
     @property
@@ -150,8 +154,9 @@ def _comparison(raw: dict[str, Any]) -> Comparison:
 
 def _output(raw: dict[str, Any]) -> OutputRow:
     grid = tuple(tuple(None if cell is None else float(cell) for cell in line) for line in raw["grid"])
-    own = {"measure": _measure(raw["measure"]), "shape": tuple(map(int, raw["shape"])), "grid": grid}
-    return _made(OutputRow, {**raw, **own, "input_noise": _noise(raw["input_noise"])})
+    own: dict[str, Any] = {"measure": _measure(raw["measure"]), "shape": tuple(map(int, raw["shape"])), "grid": grid}
+    own |= {name: _noise(raw.get(name)) for name in ("input_noise", "recomputed_noise")}
+    return _made(OutputRow, {**raw, **own})
 
 
 def _weight(raw: dict[str, Any]) -> WeightRow:

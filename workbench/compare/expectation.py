@@ -21,8 +21,10 @@ class Thresholds:
     at most where the same module of the nearest `neighbours` layers is noisier than that too. What holds modules is
     expected to be as noisy as the noisiest of them. Noise `output_db` above that stands out, and so does noise that
     comes up between two modules, `between_db` above all before it: attention amplifies more than a module does.
-    The model and stacks of layers are not judged: there noise grows from layer
-    to layer. A weight stands out `weight_db` above what its format makes of the reference's weight.
+    A linear module also stands out when its output is `output_db` further from its own input times its weight on disk
+    than is usual for its format, or for the same module of other layers, which may be `recomputed_most_db` above it.
+    The model and stacks of layers are not judged: there noise grows from layer to layer.
+    A weight stands out `weight_db` above what its format makes of the reference's weight.
     """
 
     output_db: float = 10.0
@@ -31,6 +33,7 @@ class Thresholds:
     format_margin: float = 4.0
     neighbours: int = 4
     neighbours_most_db: float = 10.0
+    recomputed_most_db: float = 20.0
     least_weight_noise: float = 1e-12
 
 
@@ -80,17 +83,22 @@ def judged_outputs(rows: Sequence[OutputRow], thresholds: Thresholds) -> tuple[J
     plain = [_plain_noise(row, holders.inside(row), thresholds) for row in rows]
     above = [_decibels_above(row.measure.typical_noise, noise) for row, noise in zip(rows, plain, strict=True)]
     usual = [_usual_db(rows, above, number, thresholds) for number in range(len(rows))]
-    reached = _reached(rows, holders, thresholds)
+    reached, recomputed = _reached(rows, holders, thresholds), _recomputed(rows, thresholds)
     judged = []
     for number, row in enumerate(rows):
         expected = plain[number] * 10 ** (usual[number] / 10)
-        excess, why = above[number] - usual[number], _odd(row.measure.odd) if row.measure.odd else ""
+        excess, why = (
+            above[number] - usual[number],
+            _odd(row.measure.odd) if row.measure.odd and not row.input_odd else "",
+        )
         if not why and excess > thresholds.output_db:
             came = "" if row.input_noise is None else f" from an input of {told_db(decibels(row.input_noise))}"
             measured, wanted = told_db(decibels(row.measure.typical_noise)), told_db(decibels(expected))
             why = f"SQNR {measured}{came}, expected {wanted}"
         if not why and number in reached:
             excess, why = reached[number]
+        if not why and number in recomputed:
+            excess, why = recomputed[number]
         judged.append(Judged(row, number, expected, excess, why))
     return tuple(judged)
 
@@ -165,6 +173,32 @@ def _reached(rows: Sequence[OutputRow], holders: _Holders, thresholds: Threshold
             reaches, was = told_db(decibels(row.input_noise)), told_db(decibels(known))
             leaf = row.module.rpartition(".")[2]
             found[at] = (excess, f"SQNR {reaches} in what goes into {leaf}, from {was} in all before it")
+    return found
+
+
+def _recomputed(rows: Sequence[OutputRow], thresholds: Thresholds) -> Mapping[int, tuple[float, str]]:
+    """Linear modules whose output is not their input times their weight on disk: their number, the excess, and why.
+
+    What a kernel adds does not grow with depth, so all modules of one format are neighbours.
+    """
+    by_format: dict[float, list[float]] = defaultdict(list)
+    by_kind: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        if row.recomputed_noise is not None:
+            by_format[row.format_noise].append(row.recomputed_noise)
+            by_kind[row.kind, row.slot].append((number, row.recomputed_noise))
+    found: dict[int, tuple[float, str]] = {}
+    for number, row in enumerate(rows):
+        if row.recomputed_noise is None:
+            continue
+        own, most = thresholds.format_margin * row.format_noise, 10 ** (thresholds.recomputed_most_db / 10)
+        others = [noise for n, noise in by_kind[row.kind, row.slot] if n != number]
+        alike = min(median(others), most * row.format_noise) if others else 0.0
+        usual = max(min(median(by_format[row.format_noise]), own), alike) + row.roundoff
+        excess = _decibels_above(row.recomputed_noise, usual)
+        if excess > thresholds.output_db:
+            measured, wanted = told_db(decibels(row.recomputed_noise)), told_db(decibels(usual))
+            found[number] = excess, f"SQNR {measured} beside its input times its weight on disk, expected {wanted}"
     return found
 
 

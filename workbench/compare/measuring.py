@@ -13,7 +13,7 @@ from sessions.tensors import KeptTensor, TensorFile
 from workbench.compare import gathering
 from workbench.compare.capture import Side, kind_of, layer_of
 from workbench.compare.comparison import OutputRow, WeightRow
-from workbench.compare.metrics import measure, noise_map
+from workbench.compare.metrics import Measure, measure, noise_map
 from workbench.compare.pairing import Pair, Port, Unpaired, WeightPair, pair_outputs, pair_weights
 from workbench.compare.weights import Checkpoint
 
@@ -35,7 +35,7 @@ class Outputs:
     def __init__(self, reference: Side, candidate: Side, stored: Sequence[Checkpoint]) -> None:
         self._sides, self._checkpoints = (reference, candidate), stored
         self._files: dict[Path, TensorFile] = {}
-        self._inputs: dict[tuple[str, str], float | None] = {}
+        self._known_inputs: dict[tuple[str, str], tuple[float | None, int]] = {}
 
     def measured(self, progress: Progress) -> tuple[tuple[OutputRow, ...], tuple[Unpaired, ...]]:
         """A row for each pair of outputs that could be put together, and what could not be paired."""
@@ -70,10 +70,12 @@ class Outputs:
             how=how,
             shape=reference.shape,
             measure=measure(reference, candidate),
-            input_noise=self._input_noise(pair),
+            input_noise=self._inputs(pair)[0],
+            input_odd=self._inputs(pair)[1],
             roundoff=_roundoff([one.dtype for parts in kept for one in parts]),
             format_noise=self._format_noise(pair),
             holds_layers=self._holds_layers(pair.module),
+            recomputed_noise=self._recomputed_noise(pair, candidate),
             grid=_grid(reference, candidate),
         )
 
@@ -124,17 +126,33 @@ class Outputs:
                 return [slot.size for slot in slots]
         return []
 
-    def _input_noise(self, pair: Pair) -> float | None:
+    def _inputs(self, pair: Pair) -> tuple[float | None, int]:
+        """Typical noise of the worst of the inputs, None without any; and their elements that are finite on one side."""
         key = (pair.reference.module, pair.candidate.module)
-        if key not in self._inputs:
-            noises = []
+        if key not in self._known_inputs:
+            found: list[Measure] = []
             for index in range(_MOST_INPUTS):
                 kept = [self._kept(side, port.module, "input", index) for side, port in self._ported(pair)]
                 if all(kept) and all(_is_real(one) for parts in kept for one in parts):
                     arrays = self._inputs_together(kept, pair)
-                    noises += [] if arrays is None else [measure(arrays[0], arrays[1]).typical_noise]
-            self._inputs[key] = max(noises, default=None)
-        return self._inputs[key]
+                    found += [] if arrays is None else [measure(*arrays)]
+            noise = max((one.typical_noise for one in found), default=None)
+            self._known_inputs[key] = noise, sum(one.odd for one in found)
+        return self._known_inputs[key]
+
+    def _recomputed_noise(self, pair: Pair, output: Array) -> float | None:
+        """The candidate's output beside its own input times the one weight on disk that it is filled from."""
+        side, port = self._sides[1], pair.candidate
+        sources = port.slot.sources if port.slot is not None else side.sources.get(port.module, ())
+        kept = [self._kept(one, each.module, "input", 0) for one, each in self._ported(pair)]
+        if len(sources) != 1 or output.ndim != 2 or not all(kept) or not _is_real(kept[1][0]):
+            return None
+        inputs = self._inputs_together(kept, pair)
+        linear = self._checkpoints[-1].linear(sources[0])
+        if inputs is None or linear is None or linear[0].shape != (output.shape[-1], inputs[1].shape[-1]):
+            return None
+        made = inputs[1].astype(np.float64) @ linear[0].T.astype(np.float64)
+        return measure(made + (0.0 if linear[1] is None else linear[1]), output).typical_noise
 
     def _format_noise(self, pair: Pair) -> float:
         """Of the noisiest weight stored in a format that fills the module, or one inside it, on either side."""

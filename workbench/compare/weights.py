@@ -40,6 +40,15 @@ class Checkpoint:
             self.method.dequantize(module, {suffix: self.read(f"{module}.{suffix}") for suffix in suffixes})
         )
 
+    def linear(self, module: str) -> tuple[Array, Array | None] | None:
+        """Weight [output, input] and bias of a module on disk; None where it has no such weight."""
+        suffixes = self.modules.get(module, ())
+        if not _holds_weight(suffixes):
+            return None
+        weight = self.weight(f"{module}.weight")
+        bias = self.weight(f"{module}.bias") if "bias" in suffixes else None
+        return (weight, bias) if weight.ndim == len(("output", "input")) else None
+
     def holds(self, name: str) -> bool:
         """Whether there is a module of that weight's name."""
         return name.rpartition(".")[0] in self.modules
