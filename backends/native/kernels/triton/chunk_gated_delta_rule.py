@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.reference.gated_delta_rule import EPS
+
 BLOCK_V = 32
 # tl.dot needs sides of 16 at least.
 SMALLEST_SIDE = 16
