@@ -52,9 +52,16 @@ def quantization_config(
     fused_fallback: Mapping[str, Sequence[str]],
 ) -> QuantizationConfig:
     """The config of the one method that claims the checkpoint's `quantization_config`, or its absence."""
-    quantization = config.quantization or {}
-    chosen = _claiming_class(quantization)
-    return chosen.from_fields(quantization, packed_modules_mapping, fused_fallback)
+    return config_from_fields(config.quantization or {}, packed_modules_mapping, fused_fallback)
+
+
+def config_from_fields(
+    quantization: Mapping[str, object],
+    packed_modules_mapping: Mapping[str, Sequence[str]],
+    fused_fallback: Mapping[str, Sequence[str]],
+) -> QuantizationConfig:
+    """The same from the fields of a `quantization_config` alone."""
+    return _claiming_class(quantization).from_fields(quantization, packed_modules_mapping, fused_fallback)
 
 
 def described(config: ModelConfig, folder: str | Path) -> ModelConfig:

@@ -28,6 +28,7 @@ from backends.native.quantization.stored import (
 from backends.native.quantization.stored_config import OneFormatConfig
 
 QUANT_METHODS = ("awq",)
+EXAMPLES = {"int4 groups": {"bits": 4, "group_size": 128, "version": "gemm", "zero_point": True}}
 IGNORE_KEY = "modules_to_not_convert"
 BITS_KEYS, GROUP_KEYS = ("bits", "w_bit"), ("group_size", "q_group_size")
 LAYOUT = "gemm"

@@ -22,6 +22,20 @@ from backends.native.quantization.stored import StoredWeight
 from backends.native.quantization.stored_config import StoredConfig
 
 QUANT_METHODS = ("compressed-tensors",)
+EXAMPLES = {
+    words: {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}, "format": layout}
+    for words, layout, weights in (
+        ("fp8 per channel", "float-quantized", {"num_bits": 8, "type": "float", "strategy": "channel"}),
+        ("int8 per channel", "int-quantized", {"num_bits": 8, "type": "int", "strategy": "channel"}),
+        ("int4 groups", "pack-quantized", {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}),
+        (
+            "nvfp4",
+            "nvfp4-pack-quantized",
+            {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16},
+        ),
+        ("mxfp4", "mxfp4-pack-quantized", {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32}),
+    )
+}
 PATTERN = "re:"
 LINEAR = "Linear"
 FLOAT4_BITS = 4

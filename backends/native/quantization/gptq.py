@@ -31,6 +31,7 @@ from backends.native.quantization.stored import (
 from backends.native.quantization.stored_config import OneFormatConfig
 
 QUANT_METHODS = ("gptq",)
+EXAMPLES = {"int4 groups": {"bits": 4, "group_size": 128, "sym": True, "desc_act": False}}
 IGNORE_KEY = "modules_to_not_convert"
 LEFT_OUT = "-:"
 """Introduces an expression over names of modules that are not quantized."""
