@@ -54,6 +54,17 @@ class Device(Protocol):
     def missing_dtypes(self) -> frozenset[torch.dtype]:
         """The dtypes in which it can hold no tensor."""
 
+    @property
+    def integer_input_dtypes(self) -> frozenset[torch.dtype] | None:
+        """The dtypes of inputs that its kernels quantize to integers; None where any float will do."""
+
+    @property
+    def triton_backends(self) -> tuple[str, ...]:
+        """The parts of triton that compile for it; the interpreter needs none."""
+
+    def multiplies_float8(self, index: int) -> bool:
+        """Whether its matrix units take e4m3 as it is."""
+
     def why_not(self) -> str | None:
         """Why it cannot be used here, in words, or None if it can. Imports its library where it has one."""
 

@@ -9,6 +9,8 @@ import torch
 from backends.devices.contract import Memory
 from backends.devices.limits import LIMITS, LaunchLimits
 
+NATIVE_FLOAT8 = (8, 9)
+
 
 @dataclass(frozen=True)
 class Cuda:
@@ -21,6 +23,12 @@ class Cuda:
     kernel_kinds: tuple[str, ...] = ("triton",)
     limits: LaunchLimits = LIMITS["nvidia"]
     missing_dtypes: frozenset[torch.dtype] = frozenset()
+    integer_input_dtypes: frozenset[torch.dtype] | None = None
+    triton_backends: tuple[str, ...] = ("nvidia", "amd")
+
+    def multiplies_float8(self, index: int) -> bool:
+        """Not before the compute capability 8.9."""
+        return torch.cuda.get_device_capability(index) >= NATIVE_FLOAT8
 
     def why_not(self) -> str | None:
         """A build of torch without it, or a machine without a GPU."""

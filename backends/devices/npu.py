@@ -36,6 +36,13 @@ class Npu:
     kernel_kinds: tuple[str, ...] = ("npu",)
     limits: LaunchLimits = LIMITS["ascend"]
     missing_dtypes: frozenset[torch.dtype] = NO_FLOAT8
+    integer_input_dtypes: frozenset[torch.dtype] | None = frozenset({torch.float16, torch.bfloat16})
+    triton_backends: tuple[str, ...] = ("ascend",)
+
+    def multiplies_float8(self, index: int) -> bool:
+        """It has no such units."""
+        del index
+        return False
 
     def why_not(self) -> str | None:
         """The library is not installed, cannot be imported without its toolkit CANN, or finds no NPU."""

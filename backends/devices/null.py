@@ -21,6 +21,13 @@ class Null:
     kernel_kinds: tuple[str, ...] = ()
     limits: LaunchLimits = UNLIMITED
     missing_dtypes: frozenset[torch.dtype] = frozenset()
+    integer_input_dtypes: frozenset[torch.dtype] | None = None
+    triton_backends: tuple[str, ...] = ()
+
+    def multiplies_float8(self, index: int) -> bool:
+        """It has no such units."""
+        del index
+        return False
 
     def why_not(self) -> str | None:
         """It can always be used."""

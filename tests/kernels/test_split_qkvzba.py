@@ -94,7 +94,7 @@ def test_triton_on_a_cpu_without_its_interpreter_is_an_error(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(KernelError, match=r"its interpreter is off.\n  try: set TRITON_INTERPRET=1"):
         require_runnable("triton", "cpu")
-    require_runnable("triton", "meta")  # any device that is not the CPU
+    require_runnable("triton", "meta")  # a device without values
     require_runnable("reference", "cpu")
 
 

@@ -18,6 +18,12 @@ def kernel(op: str, kinds: str | Sequence[str]) -> Callable[..., Any]:
     return _kernel(op, (kinds,) if isinstance(kinds, str) else tuple(kinds))
 
 
+def alternative(op: str, kinds: Sequence[str]) -> Callable[..., Any] | None:
+    """The function `op` of the first of `kinds` that has one besides the reference, or None."""
+    is_reference = _module_of(op, tuple(kinds)) == f"{__package__}.{REFERENCE}.{op}"
+    return None if is_reference else kernel(op, kinds)
+
+
 @cache
 def _module_of(op: str, kinds: tuple[str, ...]) -> str:
     names = [f"{__package__}.{kind}.{op}" for kind in (*kinds, REFERENCE)]

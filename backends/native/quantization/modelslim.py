@@ -29,6 +29,10 @@ from backends.native.quantization.stored_config import StoredConfig
 
 QUANT_METHODS = ("modelslim",)
 DESCRIBED_IN = ("quant_model_description.json",)
+EXAMPLES = {
+    "int8 static inputs": {"model_quant_type": "W8A8"},
+    "int8 dynamic inputs": {"model_quant_type": "W8A8_DYNAMIC"},
+}
 WEIGHT = ".weight"
 FLOAT, TYPE_OF_MODEL = "FLOAT", "model_quant_type"
 SYNTHETIC_OFFSET = 5.0
@@ -58,6 +62,8 @@ class W8A8Dynamic(StoredWeight):
 
     NAME: ClassVar[str] = "W8A8_DYNAMIC"
     OP: ClassVar[str] = "int8_linear"
+    LAYOUT_OP: ClassVar[str | None] = "int8_weight_layout"
+    MOE_OP: ClassVar[str | None] = "int8_moe"
     LINEAR_METHOD: ClassVar[type[StoredLinearMethod]] = W8A8DynamicLinearMethod
     MOE_METHOD: ClassVar[type[StoredMoEMethod]] = W8A8DynamicMoEMethod
 
@@ -80,9 +86,21 @@ class W8A8Dynamic(StoredWeight):
         """`(weight - offset) * scale`."""
         return dequantize_int8(tensors["weight"], tensors["weight_scale"], tensors["weight_offset"])
 
+    def finish(self, tensors: Tensors, part: WeightPart) -> Tensors:
+        """Drop offsets that are all zero, as those of symmetric weights are: kernels need not subtract them."""
+        del part
+        is_symmetric = not bool(tensors["weight_offset"].any())
+        return {name: tensor for name, tensor in tensors.items() if not is_symmetric or name != "weight_offset"}
+
+    def moe_arguments(self, w13: Tensors, w2: Tensors) -> tuple[Tensor, ...] | None:
+        """Symmetric weights, which one kernel runs for all experts."""
+        if "weight_offset" in w13 or "weight_offset" in w2:
+            return None
+        return w13["weight"], w13["weight_scale"], w2["weight"], w2["weight_scale"]
+
     def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Quantizes `x` per token and multiplies integers."""
-        scale, offset = tensors["weight_scale"], tensors["weight_offset"]
+        scale, offset = tensors["weight_scale"], tensors.get("weight_offset")
         return multiply(x, tensors["weight"], scale, offset, None, None, True, bias)
 
 

@@ -7,6 +7,7 @@ import os
 
 import torch
 
+from backends.devices.placement import device_of_type
 from backends.native.errors import KernelError
 
 INTERPRETER = "TRITON_INTERPRET"
@@ -27,6 +28,12 @@ def require_runnable(device: str) -> None:
 def _found(device: str) -> tuple[str | None, str]:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed", "install triton"
-    if torch.device(device).type == "cpu" and os.environ.get(INTERPRETER) != "1":
+    found = device_of_type(torch.device(device).type)
+    if not found.has_values or os.environ.get(INTERPRETER) == "1":
+        return None, ""
+    if not found.triton_backends:
         return f"triton does not compile for {device}, and its interpreter is off", f"set {INTERPRETER}=1"
+    if not any(importlib.util.find_spec(f"triton.backends.{name}") for name in found.triton_backends):
+        missing = " or ".join(found.triton_backends)
+        return f"this triton has no compiler for {device} ({missing})", f"install a triton with it, set {INTERPRETER}=1"
     return None, ""

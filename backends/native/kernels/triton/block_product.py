@@ -9,13 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.devices.placement import device_of_type
 from backends.native.kernels.triton.matrix_tiles import dot_dtype
 from backends.native.kernels.triton.small_floats import e4m3_floats
 
 LARGEST_INNER, SMALLEST_INNER = 128, 32
 UNSCALED_INNER = 64
-NATIVE_FLOAT8 = (8, 9)
-"""The compute capability from which tensor cores multiply e4m3."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -82,7 +81,7 @@ def inner_tile(x: Tensor, group_k: int) -> int:
 
 def multiplies_float8(x: Tensor) -> bool:
     """Whether the device of `x` multiplies e4m3 by itself; otherwise the codes become wider floats first."""
-    return x.is_cuda and torch.cuda.get_device_capability(x.device) >= NATIVE_FLOAT8
+    return device_of_type(x.device.type).multiplies_float8(x.device.index or 0)
 
 
 def float8_operands(x: Tensor, quantized: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Any]:

@@ -41,6 +41,8 @@ class Int8(StoredWeight):
     is_input_symmetric: bool = True
 
     OP = "int8_linear"
+    LAYOUT_OP = "int8_weight_layout"
+    MOE_OP = "int8_moe"
     LINEAR_METHOD = Int8LinearMethod
     MOE_METHOD = Int8MoEMethod
 
@@ -83,3 +85,13 @@ class Int8(StoredWeight):
             self.activations != "none",
             bias,
         )
+
+    def is_read_whole(self, tensors: Tensors) -> bool:
+        """A zero point of the inputs is corrected for by sums over the weight."""
+        return "input_zero_point" not in tensors
+
+    def moe_arguments(self, w13: Tensors, w2: Tensors) -> tuple[Tensor, ...] | None:
+        """Scales per channel and inputs quantized per token, which one kernel runs for all experts."""
+        if self.strategy != "channel" or self.activations != "dynamic":
+            return None
+        return w13["weight"], w13["weight_scale"], w2["weight"], w2["weight_scale"]
