@@ -90,6 +90,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--fused-fallback", type=fused_names, default=DEFAULT_FUSED_FALLBACK, metavar="JSON",
         help="fused names and their parts, used where the model does not say")  # fmt: skip
     add("--kernels", choices=KINDS, help="kernels to run (default: those the device prefers)")
+    add("--quantize-inputs", action="store_true",
+        help="quantize the inputs of FP8 blocks too, as engines do on GPUs (default: the weights only)")  # fmt: skip
     add("--load-only", action="store_true", help="stop when the model is loaded")
     add(
         "--threads",
@@ -145,5 +147,6 @@ def load_options(options: argparse.Namespace) -> LoadOptions:
         dtype=DTYPES.get(options.dtype),
         device=options.device,
         kernels=options.kernels,
+        quantizes_inputs=options.quantize_inputs,
         fused_fallback=options.fused_fallback,
     )

@@ -33,13 +33,15 @@ class LoadOptions:
     """How a checkpoint is loaded.
 
     `dtype` None means the one in config.json, `kernels` None those the device prefers; `device` is a name, or a name
-    and a number as in `cpu:0`.
+    and a number as in `cpu:0`. `quantizes_inputs` does so in FP8 blocks too, as engines do on GPUs; otherwise these are
+    weight-only.
     """
 
     tp_size: int = 1
     dtype: torch.dtype | None = None
     device: str = "cpu"
     kernels: str | None = None
+    quantizes_inputs: bool = False
     fused_fallback: Mapping[str, Sequence[str]] = field(default_factory=lambda: DEFAULT_FUSED_FALLBACK)
 
 
@@ -120,6 +122,8 @@ def build_model(config: ModelConfig, options: LoadOptions, kinds: tuple[str, ...
     """The calling rank's model with parameters nothing was written to yet."""
     model_class = getattr(architecture_module(config.architecture), config.architecture)
     quant_config = quantization_config(config, model_class.packed_modules_mapping, options.fused_fallback)
+    if options.quantizes_inputs:
+        quant_config = quant_config.with_quantized_inputs()
     return model_class(config, Build(quant_config, options.dtype or config.dtype, kinds, keeps_blocks))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from backends.native.config import AS_PUBLISHED, checked, checked_value
@@ -117,6 +117,11 @@ class CompressedTensorsConfig(StoredConfig):
         group = next(by_name, None) or next(by_class, None)
         return None if group is None else group.stored
 
+    def with_quantized_inputs(self) -> CompressedTensorsConfig:
+        """In every group."""
+        groups = tuple(Group(group.targets, group.stored.with_quantized_inputs()) for group in self.groups)
+        return replace(self, groups=groups)
+
     def formats(self) -> tuple[StoredWeight, ...]:
         """Those of its groups."""
         return tuple(group.stored for group in self.groups)
@@ -164,7 +169,8 @@ def _stored(weights: Arguments, inputs: Arguments | None, layout: str) -> Stored
     if weights.num_bits != 8 or not weights.symmetric or weights.dynamic or activations is None:
         return None
     if weights.type == "float" and weights.strategy == "block" and weights.block_structure:
-        return Float8Blocks(cast("tuple[int, int]", weights.block_structure), "weight_scale")
+        block = cast("tuple[int, int]", weights.block_structure)
+        return Float8Blocks(block, "weight_scale", declares_inputs=activations == "dynamic")
     if weights.strategy not in ("tensor", "channel"):
         return None
     strategy = cast("Strategy", weights.strategy)

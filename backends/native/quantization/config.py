@@ -115,6 +115,10 @@ class QuantizationConfig(ABC):
                 f"pass --dtype {_listed({min(inputs, key=str)})}",
             )
 
+    def with_quantized_inputs(self) -> QuantizationConfig:
+        """The same with inputs quantized wherever the checkpoint says so; most formats do that in any case."""
+        return self
+
     def entry_names(self, entry: str, module: str) -> bool:
         """Whether an entry of the ignore list names the module; methods differ in their patterns."""
         return names_module(entry, module)

@@ -161,6 +161,10 @@ class StoredWeight(ABC):
         `multiply` is the kernel of `OP`.
         """
 
+    def with_quantized_inputs(self) -> StoredWeight:
+        """The same weight multiplied as engines do on GPUs, where the checkpoint says so and this is not yet done."""
+        return self
+
     def is_read_whole(self, tensors: Tensors) -> bool:
         """Whether `linear` hands on the weight as it is, so that it may have a layout of its kernel."""
         del tensors

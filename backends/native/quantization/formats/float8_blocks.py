@@ -89,11 +89,12 @@ class Fp8MoEMethod(StoredMoEMethod):
 class Float8Blocks(StoredWeight):
     """`weight` e4m3 and its scales, sharded by the weight's loader in units of blocks of (block_n, block_k).
 
-    Weight-only: inputs stay as they are.
+    Weight-only: inputs stay as they are, whether or not the checkpoint says that they are quantized.
     """
 
     block: tuple[int, int]
     scale_suffix: str = "weight_scale_inv"
+    declares_inputs: bool = True
 
     OP: ClassVar[str] = "fp8_block_linear"
     MOE_OP: ClassVar[str] = "fp8_block_moe"
@@ -107,6 +108,12 @@ class Float8Blocks(StoredWeight):
             StoredTensor("weight", torch.float8_e4m3fn),
             StoredTensor(self.scale_suffix, torch.float32, block=self.block),
         )
+
+    def with_quantized_inputs(self) -> Float8Blocks:
+        """With inputs quantized per token and group, if the checkpoint says that they are."""
+        if not self.declares_inputs:
+            return self
+        return DynamicFloat8Blocks(self.block, self.scale_suffix)
 
     def require_shape(self, part: WeightPart) -> None:
         """Raise ShapeError for a block that is cut."""
