@@ -26,8 +26,8 @@ LIMITS: Mapping[str, LaunchLimits] = {
     limits.family: limits
     for limits in (
         UNLIMITED,
-        # CUDA C++ Programming Guide, "Features and Technical Specifications"; an empty grid is an invalid launch.
-        LaunchLimits("nvidia", max_grid=(2**31 - 1, 65535, 65535), allows_empty_grid=False, alignment_bytes=16),
+        # CUDA C++ Programming Guide, "Features and Technical Specifications"; triton makes no launch of an empty grid.
+        LaunchLimits("nvidia", max_grid=(2**31 - 1, 65535, 65535), alignment_bytes=16),
         # Triton on Ascend maps the product of the grid to 16 bits of blocks, and aborts for none; copies to the cores
         # move whole blocks of 32 bytes.
         LaunchLimits("ascend", max_grid_product=65535, allows_empty_grid=False, alignment_bytes=32),

@@ -18,6 +18,8 @@ from backends.devices.errors import DeviceError
 
 DECLARATION = "DEVICE ="
 GROUP = "loadscope.devices"
+_started: dict[str, Device] = {}
+"""By torch's type, of which a simulated device shares the real one's."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def place(text: str) -> Placement:
         last = device.count() - 1
         raise DeviceError(f"device {text!r} does not exist.", f"give a number from 0 to {last}, or none")
     device.start()
+    _started[device.torch_type] = device
     return Placement(name, device, int(number or 0))
 
 
@@ -90,9 +93,16 @@ def devices_with(dtypes: Collection[torch.dtype]) -> list[str]:
     return [name for name in modules() if not device_named(name).missing_dtypes & frozenset(dtypes)]
 
 
-@cache
 def device_of_type(torch_type: str) -> Device:
-    """The device whose tensors have that `torch.device` type; raises DeviceError where no file knows the type."""
+    """The device whose tensors have that `torch.device` type, the one that was started where there are several.
+
+    Raises DeviceError where no file knows the type.
+    """
+    return _started.get(torch_type) or _of_type(torch_type)
+
+
+@cache
+def _of_type(torch_type: str) -> Device:
     for name in modules():
         device = device_named(name)
         if device.torch_type == torch_type:

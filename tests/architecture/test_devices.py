@@ -56,3 +56,16 @@ def test_the_library_of_a_device_is_spoken_to_in_its_own_file_only(device: str):
         if isinstance(node, ast.Attribute) and dotted(node) in LIBRARIES[device]
     ]
     assert spoken == []
+
+
+def subscripted_calls(path: Path) -> Iterator[str]:
+    """`kernel[grid](...)`, which launches without a look at the limits."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript):
+            yield f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def test_every_triton_launch_is_checked_against_the_limits_of_its_device():
+    launches = [path for path in sorted((KINDS / "triton").glob("*.py")) if "launchable(" in path.read_text()]
+    assert launches
+    assert [line for path in sorted((KINDS / "triton").glob("*.py")) for line in subscripted_calls(path)] == []

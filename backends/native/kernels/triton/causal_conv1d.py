@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
+
 BLOCK_TOKENS, BLOCK_CHANNELS = 16, 128
 
 
@@ -71,7 +73,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, state: Tensor | None) -> tuple[Tens
     if not x.numel():
         return output, last if before is None else before.clone()
     block_tokens = min(BLOCK_TOKENS, int(triton.next_power_of_2(tokens)))
-    causal_conv1d_kernel[(triton.cdiv(tokens, block_tokens), triton.cdiv(channels, BLOCK_CHANNELS))](
+    launchable(causal_conv1d_kernel, (triton.cdiv(tokens, block_tokens), triton.cdiv(channels, BLOCK_CHANNELS)))(
         output,
         last,
         x,

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.reference.gated_delta_rule import EPS
 
 BLOCK_V = 32
@@ -185,7 +186,7 @@ def chunk_gated_delta_rule(
         "num_stages": 1,
     }
     if tokens:
-        within_chunks_kernel[(chunks, v_heads)](
+        launchable(within_chunks_kernel, (chunks, v_heads))(
             inverses,
             attentions,
             query,
@@ -201,7 +202,7 @@ def chunk_gated_delta_rule(
         )
     output = torch.empty(value.shape, dtype=query.dtype, device=value.device)
     last = torch.empty(v_heads, k_dim, v_dim, dtype=torch.float32, device=value.device)
-    across_chunks_kernel[(v_heads, triton.cdiv(v_dim, block_v))](
+    launchable(across_chunks_kernel, (v_heads, triton.cdiv(v_dim, block_v)))(
         output,
         last,
         inverses,

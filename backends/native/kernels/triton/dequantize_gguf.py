@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.reference import dequantize_gguf as reference
 from backends.native.kernels.reference.ggml_types import GGML_TYPES, GgmlType
 from backends.native.kernels.triton.gguf_elements import ELEMENTS
@@ -52,7 +53,7 @@ def dequantize_gguf(blocks: Tensor, ggml_type: int, dtype: torch.dtype) -> Tenso
     shape = (*blocks.shape[:-1], known.columns(blocks.shape[-1]))
     # The interpreter does not round to bfloat16 as a GPU does.
     out = blocks.new_empty(shape, dtype=torch.float32 if blocks.is_cpu else dtype)
-    dequantize_kernel[(triton.cdiv(out.numel(), TILE),)](
+    launchable(dequantize_kernel, (triton.cdiv(out.numel(), TILE),))(
         out,
         blocks.contiguous(),
         out.numel(),

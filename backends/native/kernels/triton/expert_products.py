@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.triton.block_product import UNSCALED_INNER, block_product, inner_tile
 from backends.native.kernels.triton.matrix_tiles import output_buffer
 from backends.native.kernels.triton.token_sorting import SortedChoices
@@ -163,7 +164,7 @@ def gate_up(like: Tensor, operands: Operands, choices: SortedChoices, count: int
     experts, doubled, inputs = operands.weight.shape
     intermediate = doubled // 2
     out = output_buffer(like, count, intermediate)
-    gate_up_kernel[(choices.tiles * triton.cdiv(intermediate, TILE_N),)](
+    launchable(gate_up_kernel, (choices.tiles * triton.cdiv(intermediate, TILE_N),))(
         out, operands.x, operands.x_scale, operands.weight, operands.weight_scale, choices.slots, choices.experts,
         count, experts, intermediate, inputs, choices.tiles,
         top_k=top_k, **operands.strides(), **operands.tiling(choices),
@@ -176,7 +177,7 @@ def down(like: Tensor, operands: Operands, choices: SortedChoices, topk_weights:
     experts, hidden, inputs = operands.weight.shape
     tokens, top_k = topk_weights.shape
     out = output_buffer(like, tokens, top_k, hidden)
-    down_kernel[(choices.tiles * triton.cdiv(hidden, TILE_N),)](
+    launchable(down_kernel, (choices.tiles * triton.cdiv(hidden, TILE_N),))(
         out, operands.x, operands.x_scale, operands.weight, operands.weight_scale, choices.slots, choices.experts,
         topk_weights.contiguous(), tokens * top_k, experts, hidden, inputs, choices.tiles,
         **operands.strides(), **operands.tiling(choices),

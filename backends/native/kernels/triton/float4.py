@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.reference.fp8_linear import E4M3_MAX
 from backends.native.kernels.reference.nvfp4_linear import SMALLEST
 from backends.native.kernels.reference.packing import E2M1_MAX
@@ -168,7 +169,7 @@ def dequantize_float4(
     out = weight.new_empty(rows, columns, dtype=torch.float32 if weight.is_cpu else dtype)
     tile = min(DEQUANTIZED_AT_ONCE, int(triton.next_power_of_2(columns)))
     weight = with_whole_rows(weight)
-    dequantize_float4_kernel[(rows * triton.cdiv(columns, tile),)](
+    launchable(dequantize_float4_kernel, (rows * triton.cdiv(columns, tile),))(
         out,
         weight,
         _bytes_of(scale),
@@ -189,7 +190,7 @@ def quantized_inputs(x: Tensor, global_scale: Tensor | None, group: int) -> Tens
     out = x.new_empty(x.shape, dtype=torch.float32 if x.is_cpu else torch.bfloat16)
     source = with_whole_rows(x)
     groups = min(GROUPS_AT_ONCE, int(triton.next_power_of_2(columns // group)))
-    quantize_float4_kernel[(tokens * triton.cdiv(columns, group * groups),)](
+    launchable(quantize_float4_kernel, (tokens * triton.cdiv(columns, group * groups),))(
         out,
         source,
         global_scale,
@@ -220,7 +221,7 @@ def float4_product(
     x, weight, stored = with_whole_rows(x), with_whole_rows(weight), _bytes_of(scale)
     out, tile_m = output_buffer(like, tokens, outputs), rows_of_tile(tokens)
     dtype: Any = dot_dtype(x)
-    float4_product_kernel[(tile_count(tokens, outputs, tile_m, TILE_N),)](
+    launchable(float4_product_kernel, (tile_count(tokens, outputs, tile_m, TILE_N),))(
         out,
         x,
         weight,

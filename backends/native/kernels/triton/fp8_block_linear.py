@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.reference import fp8_block_linear as reference
 from backends.native.kernels.triton.block_product import block_product, inner_tile, plain_operands
 from backends.native.kernels.triton.matrix_tiles import (
@@ -83,7 +84,7 @@ def launch(
     inputs, weight, weight_scale = (with_whole_rows(tensor) for tensor in (inputs, weight, weight_scale))
     tile_m = rows_of_tile(tokens)
     if out.numel():
-        block_linear_kernel[(tile_count(tokens, outputs, tile_m, TILE_N),)](
+        launchable(block_linear_kernel, (tile_count(tokens, outputs, tile_m, TILE_N),))(
             out,
             inputs,
             input_scale,

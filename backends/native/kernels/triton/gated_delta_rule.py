@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.reference.gated_delta_rule import EPS
 
 BLOCK_V = 32
@@ -76,7 +77,7 @@ def gated_delta_rule(
     output = torch.empty(value.shape, dtype=query.dtype, device=value.device)
     last = torch.empty(v_heads, k_dim, v_dim, dtype=torch.float32, device=value.device)
     block_v = min(BLOCK_V, int(triton.next_power_of_2(v_dim)))
-    gated_delta_rule_kernel[(v_heads, triton.cdiv(v_dim, block_v))](
+    launchable(gated_delta_rule_kernel, (v_heads, triton.cdiv(v_dim, block_v)))(
         output,
         last,
         query,

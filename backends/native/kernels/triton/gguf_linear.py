@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.reference import gguf_linear as reference
 from backends.native.kernels.triton.dequantize_gguf import known_type
 from backends.native.kernels.triton.gguf_elements import ELEMENTS
@@ -67,7 +68,7 @@ def gguf_linear(x: Tensor, qweight: Tensor, ggml_type: int, bias: Tensor | None)
     tokens, rows = x.shape[0], qweight.shape[0]
     out, source, blocks = output_buffer(x, tokens, rows), with_whole_rows(x), with_whole_rows(qweight)
     tile_m = rows_of_tile(tokens)
-    gguf_linear_kernel[(tile_count(tokens, rows, tile_m, TILE_N),)](
+    launchable(gguf_linear_kernel, (tile_count(tokens, rows, tile_m, TILE_N),))(
         out,
         source,
         blocks,

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.reference.int8_linear import INT8_MAX, SMALLEST_SCALE
 from backends.native.kernels.triton.matrix_tiles import (
     output_buffer,
@@ -82,7 +83,7 @@ def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     (tokens, columns), source = x.shape, with_whole_rows(x)
     quantized, scales = x.new_empty(x.shape, dtype=torch.int8), x.new_empty(tokens, 1, dtype=torch.float32)
     tile = min(QUANTIZED_AT_ONCE, int(triton.next_power_of_2(columns)))
-    quantize_tokens_kernel[(tokens,)](
+    launchable(quantize_tokens_kernel, (tokens,))(
         quantized,
         scales,
         source,
@@ -100,7 +101,7 @@ def quantize_by_scale(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> Te
     (tokens, columns), source = x.shape, with_whole_rows(x)
     quantized = x.new_empty(x.shape, dtype=torch.int8)
     tile = min(QUANTIZED_AT_ONCE, int(triton.next_power_of_2(columns)))
-    quantize_by_scale_kernel[(tokens * triton.cdiv(columns, tile),)](
+    launchable(quantize_by_scale_kernel, (tokens * triton.cdiv(columns, tile),))(
         quantized, source, scale, zero_point, columns, source.stride(0), largest=INT8_MAX, tile=tile
     )
     return quantized
@@ -184,7 +185,7 @@ def int8_product(
     """
     (tokens, inputs), outputs, weight = quantized.shape, weight.shape[0], with_whole_rows(weight)
     out, tile_m = output_buffer(like, tokens, outputs), rows_of_tile(tokens)
-    int8_product_kernel[(tile_count(tokens, outputs, tile_m, TILE_N),)](
+    launchable(int8_product_kernel, (tile_count(tokens, outputs, tile_m, TILE_N),))(
         out, quantized, x_scale, zero_point, weight, weight_scale.contiguous(),
         None if weight_offset is None else weight_offset.expand_as(weight_scale).contiguous(), integer_bias, bias,
         tokens, outputs, inputs, quantized.stride(0), weight.stride(0),

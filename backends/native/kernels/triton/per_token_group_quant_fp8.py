@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.reference.fp8_linear import E4M3_MAX
 from backends.native.kernels.reference.per_token_group_quant_fp8 import SMALLEST_ABSMAX
 from backends.native.kernels.triton.matrix_tiles import with_whole_rows
@@ -56,7 +57,7 @@ def per_token_group_quant_fp8(x: Tensor, group_size: int) -> tuple[Tensor, Tenso
     source = with_whole_rows(x)
     tile_group = int(triton.next_power_of_2(group_size))
     tile_tokens = max(1, min(TILE_ELEMENTS // tile_group, int(triton.next_power_of_2(tokens))))
-    quantize_groups_kernel[(groups * triton.cdiv(tokens, tile_tokens),)](
+    launchable(quantize_groups_kernel, (groups * triton.cdiv(tokens, tile_tokens),))(
         quantized.view(torch.uint8),
         scales,
         source,

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.triton.tiles import as_rows, row_tile
 
 
@@ -46,7 +47,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, is_zero_centered: bool) -> T
         return output
     size = x.shape[-1]
     rows, tile, source = x.numel() // size, row_tile(x.numel() // size, size), as_rows(x)
-    rms_norm_kernel[(triton.cdiv(rows, tile.rows),)](
+    launchable(rms_norm_kernel, (triton.cdiv(rows, tile.rows),))(
         output,
         source.data,
         weight.contiguous(),

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.triton.tiles import as_rows, row_tile
 
 
@@ -50,7 +51,7 @@ def rms_norm_gated(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tenso
     size = x.shape[-1]
     rows, tile = x.numel() // size, row_tile(x.numel() // size, size)
     source, gates = as_rows(x), as_rows(gate.expand_as(x))
-    rms_norm_gated_kernel[(triton.cdiv(rows, tile.rows),)](
+    launchable(rms_norm_gated_kernel, (triton.cdiv(rows, tile.rows),))(
         output,
         source.data,
         gates.data,

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.triton.tiles import row_tile
 
 
@@ -58,7 +59,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if x.stride(2) != 1:
         x = x.contiguous()
     tile = row_tile(heads, half)
-    rotary_kernel[(tokens, triton.cdiv(heads, tile.rows))](
+    launchable(rotary_kernel, (tokens, triton.cdiv(heads, tile.rows)))(
         output,
         x,
         cos.contiguous(),

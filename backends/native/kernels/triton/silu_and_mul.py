@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from backends.native.errors import ShapeError
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.triton.tiles import TILE_ELEMENTS, Tile, as_rows, row_tile
 
 
@@ -47,7 +48,7 @@ def silu_and_mul(x: Tensor) -> Tensor:
     rows, source = output.numel() // size, as_rows(x)
     whole = row_tile(rows, size)
     tile = Tile(whole.rows, min(whole.columns, TILE_ELEMENTS))
-    silu_and_mul_kernel[(triton.cdiv(rows, tile.rows), triton.cdiv(size, tile.columns))](
+    launchable(silu_and_mul_kernel, (triton.cdiv(rows, tile.rows), triton.cdiv(size, tile.columns)))(
         output,
         source.data,
         rows,

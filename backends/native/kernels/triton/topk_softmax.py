@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from backends.native.errors import ShapeError
+from backends.native.kernels.launch import launchable
 from backends.native.kernels.triton.tiles import as_rows, row_tile
 
 
@@ -68,7 +69,7 @@ def topk_softmax(router_logits: Tensor, top_k: int, renormalize: bool) -> tuple[
     if not weights.numel():
         return weights, ids
     source, tile = as_rows(router_logits), row_tile(tokens, experts)
-    topk_softmax_kernel[(triton.cdiv(tokens, tile.rows),)](
+    launchable(topk_softmax_kernel, (triton.cdiv(tokens, tile.rows),))(
         weights,
         ids,
         source.data,
