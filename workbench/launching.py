@@ -57,6 +57,7 @@ class Load:
 def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
     """Make the session folder and the host for one load; nothing runs yet. Raises UserError (exit 2)."""
     engine = engine_named(load.engine)
+    plugins.module_name(plugins.DEVICES, load.device.partition(":")[0])  # an unknown one ends here, before the host
     launch = Launch(
         model=str(load.model),
         tp=load.tp,
