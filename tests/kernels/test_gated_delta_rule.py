@@ -11,9 +11,9 @@ IN_CHUNKS, BY_TOKEN = "chunk_gated_delta_rule", "gated_delta_rule"
 SHAPES = [  # tokens, key heads, value heads, k_dim, v_dim
     (1, 1, 1, 16, 16),
     (3, 1, 1, 1, 1),
-    (31, 2, 4, 8, 5),
-    (70, 1, 3, 24, 40),
-    (129, 2, 2, 16, 16),
+    (17, 2, 4, 8, 5),
+    (50, 1, 3, 24, 40),
+    (70, 1, 2, 16, 16),
 ]
 DECAYS = {"usual": 1.0, "strong": 60.0, "none": 0.0}
 CLOSE = 1e-5
@@ -107,7 +107,7 @@ def test_neither_form_changes_or_returns_its_arguments(op):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("op", [BY_TOKEN, IN_CHUNKS])
 def test_triton_equals_the_rule_in_float64(triton_kernel, device, op, shape, has_state):
-    if op == BY_TOKEN and shape[0] > 31:
+    if op == BY_TOKEN and shape[0] > 17:
         pytest.skip("the interpreter takes a token at a time")
     arguments = drawn(*shape)
     state = torch.randn(shape[2], shape[3], shape[4]) if has_state else None
