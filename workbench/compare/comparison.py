@@ -41,6 +41,12 @@ class SideFacts:
         device = self.device if self.device != "cpu" else ""
         return " · ".join(part for part in (self.name, self.format, self.dtype, f"tp {self.tp}", device) if part)
 
+    def differing(self, other: SideFacts) -> str:
+        """What this side is where the other is something else: `tiny-bf16 · bfloat16`, `tp 1`."""
+        pairs = [(self.name, other.name), (self.format, other.format), (self.dtype, other.dtype)]
+        pairs += [(f"tp {self.tp}", f"tp {other.tp}"), (self.device, other.device)]
+        return " · ".join(own for own, its in pairs if own and own != its) or self.name
+
 
 @dataclass(frozen=True)
 class OutputRow:
@@ -48,11 +54,11 @@ class OutputRow:
 
     `layer` is -1 outside the layers, `kind` the name without the layer; `holds_layers`: the model, or a stack of
     layers. `how` tells how the ranks' parts were put together. `input_noise` is the typical noise of the worst of its
-    inputs, None where none was kept, `input_odd` the elements of them that are NaN or infinite on one side only; `roundoff` what the dtypes of both sides alone explain, `format_noise` what the
-    format of its weights makes of random values, 0 where they are stored plain. `recomputed_noise` is the typical noise
-    of a linear module's output beside its own input times its weight on disk: what the load and the kernel add; None
-    where it is no linear module. `grid` is SQNR in dB by tokens and
-    channels, null for exact.
+    inputs, None where none was kept, `input_odd` the number of their elements that are finite on one side only.
+    `roundoff` is what the dtypes of both sides alone explain, `format_noise` what the format of its weights makes of
+    random values, 0 where they are stored plain. `recomputed_noise` is the typical noise of a linear module's output
+    beside its own input times its weight on disk: what the load and the kernel add; None for other modules.
+    `grid` is SQNR in dB by tokens and channels, null for exact.
     """
 
     module: str

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Generic, TypeVar
 
 from workbench.compare.comparison import OutputRow, WeightRow
 from workbench.compare.metrics import decibels
@@ -40,14 +41,17 @@ class Thresholds:
 DEFAULT = Thresholds()
 
 
+Row_co = TypeVar("Row_co", bound=OutputRow | WeightRow, covariant=True)
+
+
 @dataclass(frozen=True)
-class Judged:
+class Judged(Generic[Row_co]):
     """One row with what was expected of it; `excess_db` is minus infinity for an exact one, and for one not judged.
 
     `why` is "" for a row that does not stand out.
     """
 
-    row: OutputRow | WeightRow
+    row: Row_co
     order: int
     expected_noise: float
     excess_db: float
@@ -64,7 +68,7 @@ class Judged:
         return decibels(self.expected_noise)
 
 
-def judged_weight(row: WeightRow, order: int, thresholds: Thresholds) -> Judged:
+def judged_weight(row: WeightRow, order: int, thresholds: Thresholds) -> Judged[WeightRow]:
     """A weight against what the format makes of the reference; one whose format cannot say is not judged."""
     least = thresholds.least_weight_noise
     expected = math.inf if row.expected_noise is None else row.expected_noise
@@ -77,7 +81,7 @@ def judged_weight(row: WeightRow, order: int, thresholds: Thresholds) -> Judged:
     return Judged(row, order, expected, excess, why)
 
 
-def judged_outputs(rows: Sequence[OutputRow], thresholds: Thresholds) -> tuple[Judged, ...]:
+def judged_outputs(rows: Sequence[OutputRow], thresholds: Thresholds) -> tuple[Judged[OutputRow], ...]:
     """Every output, in the order given, which must be that in which the modules finished."""
     holders = _Holders(rows)
     plain = [_plain_noise(row, holders.inside(row), thresholds) for row in rows]

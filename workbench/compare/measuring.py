@@ -127,7 +127,7 @@ class Outputs:
         return []
 
     def _inputs(self, pair: Pair) -> tuple[float | None, int]:
-        """Typical noise of the worst of the inputs, None without any; and their elements that are finite on one side."""
+        """Typical noise of the worst input, None without any; and how many elements are finite on one side only."""
         key = (pair.reference.module, pair.candidate.module)
         if key not in self._known_inputs:
             found: list[Measure] = []

@@ -14,6 +14,8 @@ from workbench.compare.metrics import Measure
 from workbench.compare.verdict import Trouble, Verdict
 from workbench.diagnosis.finding import Evidence, Finding
 
+Either = Judged[OutputRow | WeightRow]
+
 NAME_WIDTH = 46
 MOST_WEIGHTS = 3
 MOST_UNPAIRED = 12
@@ -36,7 +38,7 @@ def findings_of(verdict: Verdict) -> tuple[Finding, ...]:
 
 def _finding(number: int, trouble: Trouble) -> Finding:
     worst = trouble.worst
-    rows = (*trouble.outputs, *trouble.weights)
+    rows: tuple[Either, ...] = (*trouble.outputs, *trouble.weights)
     where = "weight" if not trouble.outputs else "output"
     return Finding(
         class_=f"precision/{trouble.fault}",
@@ -52,7 +54,7 @@ def _finding(number: int, trouble: Trouble) -> Finding:
     )
 
 
-def _what(judged: Judged) -> str:
+def _what(judged: Either) -> str:
     return "weight" if isinstance(judged.row, WeightRow) else "output"
 
 
@@ -85,7 +87,7 @@ def _side(side: SideFacts, folder: Path) -> dict[str, object]:
     return {**asdict(side), "session": str((folder / side.folder).resolve())}
 
 
-def _row(judged: Judged) -> dict[str, object]:
+def _row(judged: Either) -> dict[str, object]:
     row = judged.row
     named: dict[str, object]
     if isinstance(row, OutputRow):
@@ -150,30 +152,27 @@ def _table(verdict: Verdict) -> Iterator[str]:
     weights = _weights_of(verdict.weights)
     told: set[str] = set()
     for one in verdict.outputs:
-        if isinstance(one.row, OutputRow):
-            yield _line(one, one.row.name)
-            leaf = one.row.slot
-            for module in (one.row.module,):
-                own = [w for w in weights.get(module, ()) if not leaf or _leaf(w) == leaf]
-                yield from _weight_lines([w for w in own if w.row.name not in told])
-                told.update(w.row.name for w in own)
+        yield _line(one, one.row.name or "the model's result")
+        leaf = one.row.slot
+        own = [w for w in weights.get(one.row.module, ()) if not leaf or _leaf(w) == leaf]
+        yield from _weight_lines([w for w in own if w.row.name not in told])
+        told.update(w.row.name for w in own)
     yield from _weight_lines([one for one in verdict.weights if one.row.name not in told], is_all=True)
 
 
-def _weights_of(weights: Sequence[Judged]) -> dict[str, list[Judged]]:
-    found: dict[str, list[Judged]] = defaultdict(list)
+def _weights_of(weights: Sequence[Judged[WeightRow]]) -> dict[str, list[Judged[WeightRow]]]:
+    found: dict[str, list[Judged[WeightRow]]] = defaultdict(list)
     for one in weights:
-        if isinstance(one.row, WeightRow):
-            for module in one.row.modules:
-                found[module].append(one)
+        for module in one.row.modules:
+            found[module].append(one)
     return found
 
 
-def _leaf(judged: Judged) -> str:
+def _leaf(judged: Either) -> str:
     return judged.row.name.rpartition(".")[0].rpartition(".")[2]
 
 
-def _weight_lines(weights: Sequence[Judged], *, is_all: bool = False) -> Iterator[str]:
+def _weight_lines(weights: Sequence[Judged[WeightRow]], *, is_all: bool = False) -> Iterator[str]:
     if len(weights) <= MOST_WEIGHTS or is_all:
         for one in weights:
             yield _line(one, f"  weight {one.row.name}")
@@ -184,7 +183,7 @@ def _weight_lines(weights: Sequence[Judged], *, is_all: bool = False) -> Iterato
     yield f"    … of {len(weights)} weights, {len(shown)} shown"
 
 
-def _line(judged: Judged, name: str) -> str:
+def _line(judged: Either, name: str) -> str:
     said = judged.row.measure
     name = name if len(name) <= NAME_WIDTH else "…" + name[-NAME_WIDTH + 1 :]
     cosine = "–" if said.cosine is None else f"{said.cosine:.6f}"

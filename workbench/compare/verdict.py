@@ -24,8 +24,8 @@ class Trouble:
     module: str
     slots: tuple[str, ...]
     layer: int
-    outputs: tuple[Judged, ...]
-    weights: tuple[Judged, ...]
+    outputs: tuple[Judged[OutputRow], ...]
+    weights: tuple[Judged[WeightRow], ...]
     fault: Fault
     follows: tuple[str, ...] = ()
 
@@ -35,17 +35,18 @@ class Trouble:
         return f"{self.module}[{','.join(self.slots)}]" if self.slots else self.module
 
     @property
-    def worst(self) -> Judged:
+    def worst(self) -> Judged[OutputRow | WeightRow]:
         """Its row with the largest excess."""
-        return max((*self.outputs, *self.weights), key=lambda one: one.excess_db)
+        rows: tuple[Judged[OutputRow | WeightRow], ...] = (*self.outputs, *self.weights)
+        return max(rows, key=lambda one: one.excess_db)
 
 
 @dataclass(frozen=True)
 class Verdict:
     """All rows judged, and the troubles: first the one that comes first in the forward pass."""
 
-    outputs: tuple[Judged, ...]
-    weights: tuple[Judged, ...]
+    outputs: tuple[Judged[OutputRow], ...]
+    weights: tuple[Judged[WeightRow], ...]
     troubles: tuple[Trouble, ...]
     thresholds: Thresholds
 
@@ -69,7 +70,7 @@ def judge(comparison: Comparison, thresholds: Thresholds = DEFAULT, contradictio
 
 
 def _troubles(
-    outputs: Sequence[Judged], weights: Sequence[Judged], contradictions: Collection[str]
+    outputs: Sequence[Judged[OutputRow]], weights: Sequence[Judged[WeightRow]], contradictions: Collection[str]
 ) -> tuple[Trouble, ...]:
     """Modules in the order of the pass; one that holds another, or is held by none of them, follows from it."""
     odd_outputs, odd_weights = _by_module(outputs), _weights_by_module(weights)
@@ -88,28 +89,27 @@ def _troubles(
     )
 
 
-def _by_module(outputs: Sequence[Judged]) -> Mapping[str, tuple[Judged, ...]]:
-    found: dict[str, list[Judged]] = defaultdict(list)
+def _by_module(outputs: Sequence[Judged[OutputRow]]) -> Mapping[str, tuple[Judged[OutputRow], ...]]:
+    found: dict[str, list[Judged[OutputRow]]] = defaultdict(list)
     for one in outputs:
-        if one.stands_out and isinstance(one.row, OutputRow):
+        if one.stands_out:
             found[one.row.module].append(one)
     return {name: tuple(rows) for name, rows in found.items()}
 
 
-def _weights_by_module(weights: Sequence[Judged]) -> Mapping[str, tuple[Judged, ...]]:
-    found: dict[str, list[Judged]] = defaultdict(list)
+def _weights_by_module(weights: Sequence[Judged[WeightRow]]) -> Mapping[str, tuple[Judged[WeightRow], ...]]:
+    found: dict[str, list[Judged[WeightRow]]] = defaultdict(list)
     for one in weights:
-        if one.stands_out and isinstance(one.row, WeightRow):
+        if one.stands_out:
             for module in one.row.modules or (one.row.name.rpartition(".")[0],):
                 found[module].append(one)
     return {name: tuple(rows) for name, rows in found.items()}
 
 
-def _order(outputs: Sequence[Judged]) -> Mapping[str, int]:
+def _order(outputs: Sequence[Judged[OutputRow]]) -> Mapping[str, int]:
     found: dict[str, int] = {}
     for one in outputs:
-        if isinstance(one.row, OutputRow):
-            found.setdefault(one.row.module, one.order)
+        found.setdefault(one.row.module, one.order)
     return found
 
 
@@ -118,10 +118,15 @@ def _holds(outer: str, inner: str) -> bool:
 
 
 def _trouble(
-    name: str, outputs: Sequence[Judged], weights: Sequence[Judged], *, follows: Sequence[str], is_contradiction: bool
+    name: str,
+    outputs: Sequence[Judged[OutputRow]],
+    weights: Sequence[Judged[WeightRow]],
+    *,
+    follows: Sequence[str],
+    is_contradiction: bool,
 ) -> Trouble:
-    rows = [one.row for one in outputs if isinstance(one.row, OutputRow)]
-    sources = [one.row for one in weights if isinstance(one.row, WeightRow)]
+    rows = [one.row for one in outputs]
+    sources = [one.row for one in weights]
     slots = [row.slot for row in rows if row.slot] or _leaves(sources, name)
     layer = rows[0].layer if rows else sources[0].layer
     fault: Fault = "checkpoint" if weights else "decision" if is_contradiction else "load"
