@@ -92,8 +92,7 @@ def quantize_float4_kernel(
     if global_scale is None:
         # The exponent of the absmax less that of the largest float4, 4.
         exponent = (absmax.to(tl.uint32, bitcast=True) >> 23).to(tl.int32) - 2
-        exponent = tl.minimum(tl.where(absmax == 0, 124, tl.maximum(exponent, 0)), 254)
-        scale = e8m0_floats(exponent)
+        scale = e8m0_floats(tl.minimum(tl.maximum(exponent, 0), 254))
         divisor = scale
     else:
         unit = tl.broadcast_to(tl.load(global_scale).to(tl.float32), (groups,))

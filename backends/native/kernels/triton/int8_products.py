@@ -70,8 +70,8 @@ def quantize_by_scale_kernel(
     column = tl.program_id(0) % pieces * tile + tl.arange(0, tile)
     values = tl.load(x + token * x_stride + column, mask=column < columns, other=0.0).to(tl.float32)
     divided = tl.div_rn(values, tl.broadcast_to(tl.load(scale).to(tl.float32), (tile,)))
-    # Saturated far outside first: only small numbers can be rounded by addition.
-    rounded = rounded_to_even(tl.minimum(tl.maximum(divided, -1048576.0), 1048576.0))
+    # Rounding by addition is exact for small numbers only; the others saturate.
+    rounded = rounded_to_even(divided)
     if zero_point is not None:
         rounded += tl.load(zero_point).to(tl.float32)
     codes = tl.minimum(tl.maximum(rounded, -largest - 1.0), largest + 0.0).to(tl.int8)
