@@ -52,6 +52,8 @@ def calls() -> list[tuple[str, tuple[Any, ...]]]:
         ("fp8_block_linear", (x, weight8, scale8, block, empty(N))),
         ("fp8_block_linear", (x.float(), weight8, scale8, block, None)),
         ("fp8_block_dynamic_linear", (x, weight8, scale8, block, None)),
+        ("fp8_linear", (x, weight8, empty(N, 1, dtype=FLOAT32), None, True, empty(N))),
+        ("fp8_linear", (x, weight8, one, one, True, None)),
         ("fused_moe", (x, empty(E, 512, K), empty(E, K, 256), *routing)),
         ("fp8_block_moe", (x, *experts, block, *routing)),
         ("fp8_block_dynamic_moe", (x, *experts, block, *routing)),

@@ -1,4 +1,4 @@
-"""The triton kernels of FP8 blocks against references in float64, interpreted on a CPU or compiled on a GPU."""
+"""The triton kernels of FP8 in blocks, per channel and per tensor against references in float64."""
 
 from __future__ import annotations
 
@@ -121,3 +121,40 @@ def test_operands_may_be_slices_and_there_may_be_no_token(device, triton_kernel)
                                       [16, 32], None))  # fmt: skip
     for op in ("fp8_block_linear", "fp8_block_dynamic_linear"):
         assert triton_kernel(op)(x[:0], weight, scale, [16, 32], None).shape == (0, 48)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 96), (5, 70, 200), (18, 33, 2100)])
+@pytest.mark.parametrize(
+    ("is_quantizing", "is_static", "is_per_channel"),
+    [(True, False, True), (True, True, False), (True, False, False), (False, False, True)],
+)
+def test_scales_per_channel_token_or_tensor_equal_their_reference(
+    device, triton_kernel, shape, is_quantizing, is_static, is_per_channel
+):
+    tokens, outputs, inputs = shape
+    x, bias = torch.randn(tokens, inputs), torch.randn(outputs)
+    x[0] = 0
+    weight = (torch.randn(outputs, inputs) * 100).to(torch.float8_e4m3fn)
+    scale = torch.rand(outputs, 1) + 0.1 if is_per_channel else torch.tensor([0.01])
+    arguments = (x, weight, scale, torch.tensor([0.003]) if is_static else None, is_quantizing, bias)
+    on_device = [value.to(device) if isinstance(value, torch.Tensor) else value for value in arguments]
+    found = triton_kernel("fp8_linear")(*on_device).cpu()
+    expected = kernel("fp8_linear", "reference")(*arguments)
+    assert error(found, expected) < (1e-6 if device == "cpu" else 1e-3 if is_quantizing else 1e-5)
+    if tokens > 1:
+        # By hand, in float64: the static scale saturates at 448 times itself.
+        step = arguments[3] if is_static else x.abs().amax(1, keepdim=True).clamp(min=1e-12) / 448
+        left = (
+            (x / step).clamp(-448, 448).to(torch.float8_e4m3fn).double() * step.double()
+            if is_quantizing
+            else x.double()
+        )
+        assert error(found, left @ (weight.double() * scale.double()).t() + bias.double()) < 1e-3
+
+
+def test_per_tensor_scales_without_a_token_and_in_bfloat16(device, triton_kernel):
+    weight, scale = torch.randn(16, 32, device=device).to(torch.float8_e4m3fn), torch.ones(1, device=device)
+    x = torch.randn(3, 32, device=device).bfloat16()
+    assert triton_kernel("fp8_linear")(x[:0], weight, scale, None, True, None).shape == (0, 16)
+    found = triton_kernel("fp8_linear")(x, weight, scale, None, True, None)
+    assert error(found.cpu(), kernel("fp8_linear", "reference")(x, weight, scale, None, True, None).cpu()) < 2**-7
