@@ -65,7 +65,7 @@ def calls() -> list[tuple[str, tuple[Any, ...]]]:
         ("mxfp4_linear", (x, weight4, mxfp4, True, None)),
         ("dequantize_nvfp4", (weight4, nvfp4, one, torch.bfloat16)),
         ("dequantize_mxfp4", (weight4, mxfp4, torch.bfloat16)),
-        *[call for name in ("Q5_1", "Q8_0", "Q3_K", "Q5_K", "Q6_K") for call in gguf_calls(x, name)],
+        *[call for name in ("Q5_1", "Q8_0", "Q3_K", "Q5_K", "Q6_K", "IQ4_XS", "MXFP4") for call in gguf_calls(x, name)],
         ("rms_norm", (x, empty(K), 1e-6, True)),
         ("rms_norm_gated", (v, v, empty(128), 1e-6)),
         ("silu_and_mul", (x,)),

@@ -13,7 +13,8 @@ from backends.native.kernels.choice import kernel
 from backends.native.kernels.reference.ggml_types import GGML_TYPES
 
 pytest.importorskip("triton")
-DONE = [Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K]
+DONE = [Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K,
+        Type.IQ4_NL, Type.IQ4_XS, Type.MXFP4]  # fmt: skip
 HALVES = {Type.Q4_0: (0,), Type.Q4_1: (0, 2), Type.Q5_0: (0,), Type.Q5_1: (0, 2), Type.Q8_0: (0,), Type.Q2_K: (80, 82),
           Type.Q3_K: (108,), Type.Q4_K: (0, 2), Type.Q5_K: (0, 2), Type.Q6_K: (208,)}  # fmt: skip
 """Where the float16 of a block are."""
@@ -39,7 +40,7 @@ def by_library(blocks: np.ndarray, ggml_type: Type) -> torch.Tensor:
         return torch.from_numpy(np.array(gguf.dequantize(blocks, ggml_type)))
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:overflow encountered:RuntimeWarning")
 @pytest.mark.parametrize("ggml_type", DONE, ids=lambda t: t.name)
 def test_random_bytes_are_the_librarys_numbers_bit_for_bit(device, triton_kernel, ggml_type):
     blocks = random_blocks(ggml_type, 3, 512)
@@ -76,9 +77,11 @@ def test_a_product_equals_that_of_the_librarys_numbers(device, triton_kernel, gg
 
 def test_other_types_and_empty_tensors_are_the_references_and_so_are_its_errors(device, triton_kernel):
     dequantize, multiply = triton_kernel("dequantize_gguf"), triton_kernel("gguf_linear")
-    blocks = torch.from_numpy(random_blocks(Type.IQ4_NL, 2, 64)).to(device)
-    expected = kernel("dequantize_gguf", "reference")(blocks, Type.IQ4_NL, torch.float32)
-    torch.testing.assert_close(dequantize(blocks, Type.IQ4_NL, torch.float32), expected, rtol=0, atol=0, equal_nan=True)
+    blocks = torch.from_numpy(random_blocks(Type.IQ2_XXS, 2, 256)).to(device)
+    expected = kernel("dequantize_gguf", "reference")(blocks, Type.IQ2_XXS, torch.float32)
+    torch.testing.assert_close(
+        dequantize(blocks, Type.IQ2_XXS, torch.float32), expected, rtol=0, atol=0, equal_nan=True
+    )
     empty = torch.empty(0, 144, dtype=torch.uint8, device=device)
     assert dequantize(empty, Type.Q4_K, torch.float32).shape == (0, 256)
     assert multiply(torch.empty(0, 256, device=device), empty, Type.Q4_K, None).shape == (0, 0)

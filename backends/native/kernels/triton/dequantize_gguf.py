@@ -44,8 +44,8 @@ def known_type(blocks: Tensor, ggml_type: int) -> GgmlType | None:
 def dequantize_gguf(blocks: Tensor, ggml_type: int, dtype: torch.dtype) -> Tensor:
     """The reference's arguments and results: in float32 bit for bit, on a GPU in 16 bits too.
 
-    For Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K; other types and empty tensors are the reference itself, and so
-    are its errors.
+    For Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4; other types and empty tensors are the
+    reference itself, and so are its errors.
     """
     known = known_type(blocks, ggml_type)
     if known is None:

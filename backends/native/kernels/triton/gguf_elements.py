@@ -7,6 +7,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from backends.native.kernels.triton.small_floats import e2m1_floats
+
 
 @triton.jit  # type: ignore[untyped-decorator]
 def byte_at(address: tl.tensor, is_inside: tl.tensor) -> tl.tensor:
@@ -138,6 +140,41 @@ def q6_k(block: tl.tensor, i: tl.tensor, is_inside: tl.tensor) -> tl.tensor:
     return half_at(block + 208, is_inside) * scale * quant.to(tl.float32)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def iq4_value(nibble: tl.tensor) -> tl.tensor:
+    """One of -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113: a byte of two constants."""
+    low = (0x0A1623314153687F >> (nibble % 8 * 8).to(tl.int64)) & 127
+    high = (0x7159453526190D01 >> (nibble % 8 * 8).to(tl.int64)) & 127
+    return tl.where(nibble < 8, -low, high).to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def iq4_nl(block: tl.tensor, i: tl.tensor, is_inside: tl.tensor) -> tl.tensor:
+    """Scale, nibbles as in Q4_0 that choose one of sixteen values."""
+    nibble = (byte_at(block + 2 + i % 16, is_inside) >> (i // 16 * 4)) & 15
+    return half_at(block, is_inside) * iq4_value(nibble)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def iq4_xs(block: tl.tensor, i: tl.tensor, is_inside: tl.tensor) -> tl.tensor:
+    """Scale, eight scales of six bits less 32, their high bits first, and nibbles as in IQ4_NL."""
+    group, place = i // 32, i % 32
+    high = (byte_at(block + 2 + group // 4, is_inside) >> (group % 4 * 2)) & 3
+    low = (byte_at(block + 4 + group // 2, is_inside) >> (group % 2 * 4)) & 15
+    scale = half_at(block, is_inside) * ((low | (high << 4)) - 32).to(tl.float32)
+    nibble = (byte_at(block + 8 + group * 16 + place % 16, is_inside) >> (place // 16 * 4)) & 15
+    return scale * iq4_value(nibble)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def mxfp4(block: tl.tensor, i: tl.tensor, is_inside: tl.tensor) -> tl.tensor:
+    """Exponent, nibbles as in Q4_0: twice a float4 times half the power of two, and no NaN among either."""
+    exponent = byte_at(block, is_inside)
+    bits = tl.where(exponent < 2, 0x00200000 << exponent, (exponent - 1) << 23)
+    nibble = (byte_at(block + 1 + i % 16, is_inside) >> (i // 16 * 4)) & 15
+    return bits.to(tl.float32, bitcast=True) * (2.0 * e2m1_floats(nibble) + 0.0)
+
+
 ELEMENTS: dict[str, Any] = {
     "Q4_0": q4_0,
     "Q4_1": q4_1,
@@ -149,5 +186,8 @@ ELEMENTS: dict[str, Any] = {
     "Q4_K": q4_k,
     "Q5_K": q5_k,
     "Q6_K": q6_k,
+    "IQ4_NL": iq4_nl,
+    "IQ4_XS": iq4_xs,
+    "MXFP4": mxfp4,
 }
 """By the name of a type; the others have their reference only."""
