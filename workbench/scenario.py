@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from workbench import plugins
 from workbench.errors import UserError
@@ -18,7 +19,8 @@ class Scenario:
     The defect is planted by `plant`, which the host calls before the engine starts (it replaces what the faulty engine
     had otherwise), or by `extra`, words for the engine's command line; a repaired load has neither. `words` go to both.
     `expects` is the class of the first finding, None for a load without one; `engine` None is the embedded one.
-    A plain `demo` shows the default one.
+    `write` makes the checkpoint of a format that is no folder with a config.json: it is given the folder, the config
+    and a seed. A plain `demo` shows the default one.
     """
 
     description: str
@@ -33,6 +35,7 @@ class Scenario:
     words: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     plant: Callable[[], None] | None = None
+    write: Callable[[Path, Mapping[str, object], int], object] | None = None
     expects: str | None = None
     is_default: bool = False
 

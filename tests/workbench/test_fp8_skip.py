@@ -90,5 +90,7 @@ def test_every_scenario_says_what_it_expects(loadscope):
         "int8-packed-scale": "loader/asymmetry",
         "fp8-scale-split": "scale/split",
         "nvfp4-unmapped": "precision/contradiction",
+        "gguf-stream-order": "shard/misplaced",
+        "gguf-expert-part": "shard/misplaced",
     }.items()
     assert all(row["description"] and row["tp"] >= 1 for row in listed.values())

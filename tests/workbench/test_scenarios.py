@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sessions.checkpoint import header
 from sessions.parameters import parameters
 from workbench import plugins
 from workbench.scenario import scenario_named
@@ -131,3 +132,58 @@ def test_modules_the_list_names_by_their_parts_are_found_in_a_silent_load(judged
     assert "nvfp4" in one.sentence
     assert "packed_modules_mapping the entry in_proj_qkvz -> in_proj_qkv, in_proj_z" in one.remedy
     assert one.seen == 2 * 2  # layers × ranks
+
+
+def types_on_disk(model: str) -> dict[str, str]:
+    """The type of each tensor by the format's own library."""
+    import gguf
+
+    (file,) = Path(model).glob("*.gguf")
+    return {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
+
+
+@pytest.mark.parametrize("name", ["gguf-stream-order", "gguf-expert-part"])
+def test_a_gguf_load_is_recorded_with_its_types_and_dequantized_on_a_device_without_blocks(judged, name):
+    session = judged(name, is_repaired=True).session
+    types = types_on_disk(session.manifest.model)
+    assert {listed.checkpoint_name: listed.dtype for listed in header(session).values()} == types
+    assert {"Q4_K", "Q6_K", "F32"} <= set(types.values())
+    assert session.manifest.device == "simulated-npu"
+    assert "simulated" in judged(name, is_repaired=True).log
+    launched = {event.body.name for event in session.of_kinds("kernel.launched")}
+    assert not any("gguf" in kernel for kernel in launched)  # all blocks became weights after the load
+    assert session.count("weights.processed") > 0
+
+
+def test_mixed_types_inside_one_fused_parameter_are_each_written_once_from_their_own_tensor(judged):
+    session = judged("gguf-stream-order", is_repaired=True).session
+    types = types_on_disk(session.manifest.model)
+    views = [v for v in parameters(session) if v.name == "model.layers.0.self_attn.qkv_proj.qweight"]
+    assert [v.rank for v in views] == [0, 1]
+    for view in views:
+        sources = {write.shard_id.strip("'"): write.checkpoint_name for write in view.writes}
+        assert sources == {part: f"blk.0.attn_{part}.weight" for part in "qkv"}
+        assert {types[source] for source in sources.values()} == {"Q4_K", "Q6_K"}
+        assert (view.coverage.never_written, view.coverage.written_twice) == (0, 0)
+        # 256, 128 and 128 rows over two ranks; a block of 256 takes 144 bytes in Q4_K and 210 in Q6_K
+        assert view.elements == 128 * 144 + 64 * 144 + 64 * 210
+
+
+def test_parts_laid_out_as_they_come_are_found_in_a_silent_load(judged):
+    defect = judged("gguf-stream-order")
+    assert defect.state == "ok"
+    (one,) = defect.found
+    assert (one.parameter, one.seen) == ("model.layers.0.self_attn.qkv_proj.qweight", 2 * 2)  # layers × ranks
+    assert one.title == "qkv_proj: k lies before q"
+    assert "k was written to [0–9,215] and q to [9,216–27,647]" in one.sentence
+    assert "in the order in which the checkpoint has them" in one.sentence
+
+
+def test_the_part_of_an_expert_in_the_place_of_another_explains_both_the_gap_and_the_overlap(judged):
+    defect = judged("gguf-expert-part")
+    assert defect.state == "ok"
+    root = defect.root
+    assert root.parameter == "model.layers.0.mlp.experts.w13_qweight"
+    assert "w3 of expert 3 lies where w1 of expert 3 belongs" in root.title
+    assert f"{128 * 144:,} of {4 * 256 * 144:,} elements were never written" in root.sentence
+    assert sorted(defect.follow_ons(root)) == ["parameter/never-filled", "parameter/written-twice"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from inspectors.probe import ggufheader
 from workbench.errors import INCOMPLETE, UserError
 
 AS_PUBLISHED = "compare with the config.json the model was published with"
@@ -22,10 +24,13 @@ class ModelFacts:
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """Read config.json of a checkpoint folder.
+    """Read config.json of a checkpoint folder, or the header of a checkpoint that says everything in its one file.
 
     Raises UserError: exit 2 when the folder is not there, exit 5 when config.json is missing or malformed.
     """
+    own = _own_header(folder)
+    if own is not None:
+        return own
     if not folder.is_dir():
         found = "is a file, not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {found}", "give the folder that holds config.json and the safetensors files")
@@ -44,6 +49,20 @@ def read_facts(folder: Path) -> ModelFacts:
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise _unreadable(f"{path}: architectures is {names!r}, expected a list with one name", AS_PUBLISHED)
     return ModelFacts(names[0], format_of(content, _described_beside(folder)), content)
+
+
+def _own_header(place: Path) -> ModelFacts | None:
+    """The facts of a GGUF file, or of a folder with nothing but such files; None for another checkpoint."""
+    if not ggufheader.files_of(place) or (place / "config.json").exists():
+        return None
+    from backends.native.config import read_config
+    from backends.native.errors import NativeError
+
+    try:
+        config = read_config(place)
+    except NativeError as error:
+        raise _unreadable(error.what.rstrip("."), error.remedy) from error
+    return ModelFacts(config.architecture, format_of(config.fields), config.fields)
 
 
 def _described_beside(folder: Path) -> Mapping[str, object] | None:
@@ -70,8 +89,14 @@ def format_of(fields: Mapping[str, object], beside: Mapping[str, object] | None 
     inner = quantization.get("quantization")
     said = {**quantization, **inner} if isinstance(inner, Mapping) else quantization
     method = str(said.get("quant_method") or "")
-    words = _algorithm(said) or _blocks(said) or _groups(said) or _bits(said)
+    words = _types(said) or _algorithm(said) or _blocks(said) or _groups(said) or _bits(said)
     return f"{words}, {method}" if words and method and method not in words else words or method or "quantized"
+
+
+def _types(said: Mapping[str, object]) -> str:
+    """The types of a file's tensors, the most frequent first: "Q4_K Q6_K F32"."""
+    types = said.get("tensor_types")
+    return " ".join(name for name, _ in Counter(types.values()).most_common()) if isinstance(types, Mapping) else ""
 
 
 def _algorithm(said: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,17 @@ def all_of(type_name: str) -> Types:
 
 
 def write_gguf(
-    path: str | Path, config: Mapping[str, object], *, seed: int, types: Types = mixed_types, split_tensors: int = 0
+    path: str | Path,
+    config: Mapping[str, object],
+    *,
+    seed: int,
+    types: Types = mixed_types,
+    split_tensors: int = 0,
+    is_sorted: bool = False,
 ) -> Path:
     """Write one file with synthesized tensors and metadata, or files of `split_tensors` tensors; returns the first.
+
+    The tensors stand in the model's order, or by their names, so that `attn_k` comes before `attn_q`.
 
     `config` has the fields of a config.json without a quantization_config. The values are those that write_checkpoint
     gives the same config and seed.
@@ -62,14 +71,22 @@ def write_gguf(
     published = (pair for spec in specs for pair in stored_tensors(spec, method, seed))
     fields = _plain_fields(module, model_config)
     _write_metadata(writer, fields)
-    for name, tensor in converted(published, fields, module.GGML_LAYOUT):
+    pairs = converted(published, fields, module.GGML_LAYOUT)
+    for name, tensor in sorted(pairs, key=itemgetter(0)) if is_sorted else pairs:
         known = BY_NAME[types(name, tuple(tensor.shape))]
+        if name.endswith("ssm_out.weight") and _run_of_columns(fields) % known.block_elements:
+            known = BY_NAME["F16"]
         stored = quantize_gguf(tensor, known.number)
         writer.add_tensor(name, stored.numpy(), raw_dtype=gguf.GGMLQuantizationType(known.number))
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
         write()
     writer.close()
     return target if target.exists() else next(target.parent.glob(f"{target.stem}-00001-of-*{SUFFIX}"))
+
+
+def _run_of_columns(fields: Mapping[str, Any]) -> int:
+    """Columns of a delta net's value heads that stand together in a file and belong to one of four ranks."""
+    return max(1, int(fields["linear_num_key_heads"]) // RANKS) * int(fields["linear_value_head_dim"])
 
 
 def _plain_fields(module: Any, model_config: ModelConfig) -> dict[str, Any]:
