@@ -122,6 +122,7 @@ def products(sizes: Sizes, tokens: int, draw: Draw) -> Iterator[Case]:
     blocks = draw.scales(-(-rows // BLOCK), -(-columns // BLOCK))
     yield Case("fp8_block_linear", tokens, (x, float8, blocks, [BLOCK, BLOCK], None), flops)
     yield Case("fp8_block_dynamic_linear", tokens, (x, float8, blocks, [BLOCK, BLOCK], None), flops)
+    yield Case("fp8_linear", tokens, (x, float8, draw.scales(rows, 1), None, True, None), flops)
     int8, channel = draw.integers(-127, 128, rows, columns, dtype=torch.int8), draw.scales(rows, 1)
     yield Case("int8_linear", tokens, (x, int8, channel, None, None, None, True, None), flops)
     one, zero = draw.scales(1) / 50, draw.integers(0, 1, 1, dtype=torch.int8)
