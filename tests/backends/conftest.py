@@ -27,8 +27,8 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def small_config() -> dict[str, object]:
+@pytest.fixture(scope="module")
+def small_module_config() -> dict[str, object]:
     """Two layers, one of each kind, small enough to be written in each test."""
     return qwen3_next.tiny_config() | {
         "num_hidden_layers": 2,
@@ -44,6 +44,12 @@ def small_config() -> dict[str, object]:
         "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 32,
     }
+
+
+@pytest.fixture
+def small_config(small_module_config: dict[str, object]) -> dict[str, object]:
+    """A copy that a test may change."""
+    return dict(small_module_config)
 
 
 def quantized(config: dict[str, object], kept: list[str] | None = None) -> dict[str, object]:
