@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The options of `python -m backends.native`."""
     parser = argparse.ArgumentParser(prog="python -m backends.native", description=__doc__)
     add = parser.add_argument
-    add("model", help="folder with config.json and safetensors files")
+    add("model", help="folder with config.json and safetensors files, or a GGUF file")
     add("--tp", type=positive, default=1, metavar="N", help="tensor parallel size (default 1)")
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt-ids", type=token_ids, default=[1, 2, 3], metavar="IDS", help="prompt, such as 1,2,3")

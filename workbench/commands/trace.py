@@ -13,7 +13,7 @@ from workbench.preflight.check import check
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder with config.json and safetensors files")
+    parser.add_argument("model", metavar="MODEL", help="folder with config.json and safetensors files, or a GGUF file")
     parser.add_argument("--engine", help="who loads it (see loadscope doctor; default: the embedded engine)")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel size (default: 1)")
     arguments.add_device(parser)

@@ -98,7 +98,8 @@ class _Metadata:
             raise CheckpointError(
                 f"{self.path}: metadata key {key} is {value!r}, expected {kind.__name__}.", "convert the model again"
             )
-        return value
+        # A file has such a number as float32: what was written as 1e-6 is that again with the digits it can hold.
+        return float(f"{value:.7g}") if kind is float and value is not None else value
 
     def fields(self) -> dict[str, Any]:
         prefix = self.architecture

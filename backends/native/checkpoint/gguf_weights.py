@@ -48,31 +48,26 @@ class GgufWeights:
 
     def quantized_modules(self) -> frozenset[str]:
         """Modules of the model that are given in blocks: of such a type themselves, or fused with one that is."""
-        module_types = {
+        types = self._module_types()
+        in_blocks = {module for module, ggml_type in types.items() if ggml_type.number not in UNQUANTIZED}
+        return frozenset(m for m in types if in_blocks & set(fused_with(m, types)))
+
+    def _module_types(self) -> dict[str, GgmlType]:
+        return {
             module: ggml_type
             for name, ggml_type in self.types.items()
             if (known := model_name(name, self.sizes.num_hidden_layers)) and not known.endswith(NOT_LINEAR)
             for module in modules_of(known)
         }
-        in_blocks = {
-            module
-            for module, ggml_type in module_types.items()
-            if ggml_type.number not in UNQUANTIZED and not self._must_be_dequantized(module, ggml_type)
-        }
-        return frozenset(m for m in module_types if in_blocks & set(fused_with(m, module_types)))
 
     def modules_of(self, name: str) -> tuple[str, ...]:
         """The model's modules that the tensor called `name` in the file belongs to."""
         known = model_name(name, self.sizes.num_hidden_layers)
         return () if known is None else modules_of(known)
 
-    def _must_be_dequantized(self, module: str, ggml_type: GgmlType) -> bool:
-        """Whether columns have to change places inside a block."""
-        return (
-            module.endswith("linear_attn.out_proj")
-            and self._are_values_out_of_order
-            and self.sizes.linear_value_head_dim % ggml_type.block_elements != 0
-        )
+    def are_columns_tiled(self, module: str) -> bool:
+        """Whether the file has the module's columns in its own order of value heads; blocks are given in that order."""
+        return module.endswith(".linear_attn.out_proj") and self._are_values_out_of_order
 
     @property
     def _are_values_out_of_order(self) -> bool:
@@ -113,8 +108,11 @@ class GgufWeights:
             yield from _of_experts(name, tensor)
         elif name.endswith((".in_proj_qkvz.weight", ".in_proj_ba.weight")):
             yield from self._taken_apart(name, tensor)
-        elif name.endswith(".out_proj.weight") and self._are_values_out_of_order:
-            yield name, self._with_columns_in_order(tensor, ggml_type)
+        elif self.are_columns_tiled(name.removesuffix(".weight")) and ggml_type.number in UNQUANTIZED:
+            yield (
+                name,
+                tensor.view(tensor.shape[0], self.sizes.linear_num_value_heads, -1)[:, self._untiled(1)].flatten(1),
+            )
         elif name.endswith("shared_expert_gate.weight"):
             yield name, tensor.reshape(1, -1)
         else:
@@ -163,12 +161,6 @@ class GgufWeights:
     def _untiled(self, size: int) -> Tensor:
         """Places of `size` elements per value head: the file has the first of every key head before the second ones."""
         return _rows(self.sizes.values_per_key, self.sizes.linear_num_key_heads, size).transpose(0, 1).reshape(-1)
-
-    def _with_columns_in_order(self, tensor: Tensor, ggml_type: GgmlType) -> Tensor:
-        if self._must_be_dequantized("linear_attn.out_proj", ggml_type):
-            tensor = dequantize_gguf(tensor, ggml_type.number, torch.float32)
-        heads = tensor.view(tensor.shape[0], self.sizes.linear_num_value_heads, -1)
-        return heads[:, self._untiled(1)].flatten(1)
 
     def _taken_apart(self, name: str, tensor: Tensor) -> Iterator[Named]:
         """Tensors packed in one group per key head, as the projections they hold one after the other."""

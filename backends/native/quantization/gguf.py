@@ -22,7 +22,11 @@ from backends.native.kernels.reference.quantize_gguf import quantize_gguf
 from backends.native.layers.moe import FusedMoE
 from backends.native.layers.vocab import VocabParallelEmbedding
 from backends.native.quantization.config import FusedNames, QuantizationConfig
-from backends.native.quantization.formats.ggml_linear import GGUFEmbeddingMethod, GGUFLinearMethod
+from backends.native.quantization.formats.ggml_linear import (
+    GGUFEmbeddingMethod,
+    GGUFLinearMethod,
+    GGUFTiledLinearMethod,
+)
 from backends.native.quantization.formats.ggml_moe import GGUFMoEMethod
 from backends.native.quantization.plain import plain_method
 
@@ -55,9 +59,15 @@ class GGUFConfig(QuantizationConfig):
                 "quantization_config has no tensor_types, layout and sizes.", "pass the GGUF file instead of a folder"
             )
         weights = GgufWeights(types_of(types), checked(GgmlLayout, layout), checked(GgufSizes, sizes))
-        modules = weights.quantized_modules()
-        method = QUANT_METHODS[0]
-        return cls(method, (), None, packed_modules_mapping, fused_fallback, weights=weights, modules=modules)
+        return cls(
+            QUANT_METHODS[0],
+            (),
+            None,
+            packed_modules_mapping,
+            fused_fallback,
+            weights=weights,
+            modules=weights.quantized_modules(),
+        )
 
     def get_quant_method(self, layer: nn.Module, prefix: str) -> Any:
         """Blocks where one of the layer's tensors is in blocks, else the plain method."""
@@ -66,6 +76,8 @@ class GGUFConfig(QuantizationConfig):
             return plain_method(layer)
         if isinstance(layer, FusedMoE):
             return GGUFMoEMethod()
+        if self.weights.are_columns_tiled(prefix):
+            return GGUFTiledLinearMethod(self.weights.sizes.values_per_key, self.weights.sizes.linear_value_head_dim)
         return GGUFEmbeddingMethod() if isinstance(layer, VocabParallelEmbedding) else GGUFLinearMethod()
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backends.native.errors import LoadError
+from backends.native.errors import LoadError, ShapeError
 from backends.native.kernels.choice import kernel
 from backends.native.kernels.reference.ggml_types import GgmlType, ggml_type
 from backends.native.layers.linear import FusedColumnLinear, LinearBase, RowParallelLinear
@@ -130,6 +130,44 @@ class GGUFLinearMethod(LinearMethod[Any]):
             outputs.append(self.multiply(x, blocks, known.number, own))
             start += blocks.shape[0]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+
+
+class GGUFTiledLinearMethod(GGUFLinearMethod):
+    """The projection out of a delta net, whose columns the file has in another order than the model's value heads.
+
+    The file has the first value head of each key head, then the second of each, and so on. Blocks run across
+    heads, so they stay in the file's order, and the input is brought into it.
+    """
+
+    def __init__(self, values_per_key: int, head_dim: int) -> None:
+        self.values_per_key, self.head_dim = values_per_key, head_dim
+
+    def _part_of_rank(self, layer: Any, loaded_weight: Tensor) -> Tensor:
+        """The columns of this rank's key heads, a run of whole blocks for each of their value heads."""
+        row_bytes = self.blocks.row_bytes(0)
+        require_size(loaded_weight, 1, row_bytes * layer.tp_size, self.blocks.full_name)
+        block_bytes = self.blocks.type_of(0).block_bytes
+        if row_bytes % (self.values_per_key * block_bytes):
+            raise ShapeError(
+                f"{self.blocks.full_name} is {self.blocks.type_of(0).name}: a rank's {self.values_per_key} runs of "
+                f"columns, one per value head of a key head, are {row_bytes} bytes, no whole blocks of {block_bytes}.",
+                "choose a smaller tp_size, or convert this tensor to a type with blocks of 32, such as Q8_0",
+            )
+        size = row_bytes // self.values_per_key
+        runs = loaded_weight.view(loaded_weight.shape[0], self.values_per_key, -1)
+        return runs.narrow(2, layer.tp_rank * size, size).reshape(loaded_weight.shape[0], row_bytes)
+
+    def whole(self, layer: Any) -> Tensor:
+        """The weight with its columns in the model's order."""
+        weight = super().whole(layer)
+        return weight.view(weight.shape[0], self.values_per_key, -1, self.head_dim).transpose(1, 2).flatten(1)
+
+    def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`x` in the model's order of heads."""
+        if self.staging.keeps_blocks:
+            heads = x.view(x.shape[0], -1, self.values_per_key, self.head_dim)
+            x = heads.transpose(1, 2).reshape(x.shape)
+        return super().apply(layer, x, bias)
 
 
 class GGUFEmbeddingMethod(GGUFLinearMethod):
