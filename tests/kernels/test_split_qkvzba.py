@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 
@@ -25,11 +24,9 @@ SHAPES = [  # tokens, key heads, value heads, head_k_dim, head_v_dim
 
 
 @pytest.fixture
-def split(monkeypatch):
-    """The triton implementation, whose kernel is decorated while the interpreter is on or off."""
-    monkeypatch.setenv("TRITON_INTERPRET", "0" if HAS_GPU else "1")
-    module = importlib.reload(importlib.import_module(f"backends.native.kernels.triton.{OP}"))
-    return module.fused_qkvzba_split_reshape_cat
+def split(triton_kernel):
+    """The triton implementation."""
+    return triton_kernel(OP)
 
 
 def packed(tokens, k_heads, v_heads, k_dim, v_dim, dtype):
