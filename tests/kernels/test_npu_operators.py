@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from backends.devices.placement import place
+from backends.devices.simulation.operators import SCHEMAS
 from backends.native.layers.parameter import AttributeParameter, ModelParameter
 
 FRACTAL_NZ, ND = 29, 2
@@ -252,3 +256,11 @@ def test_weights_alone_are_dequantized_by_the_batch_product():
 def test_the_operators_exist_for_the_device_only():
     with pytest.raises(NotImplementedError, match="npu_dynamic_quant"):
         NPU.npu_dynamic_quant(torch.ones(2, 2))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch_npu") is None, reason="torch_npu is not installed")
+def test_the_schemas_are_those_of_the_library_that_is_installed():
+    spec = importlib.util.find_spec("torch_npu")
+    folder = Path(spec.submodule_search_locations[0])
+    held = b"".join(path.read_bytes() for path in (folder / "lib").glob("*.so"))
+    assert [schema for schema in SCHEMAS if schema.encode() not in held] == []
