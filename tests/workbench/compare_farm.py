@@ -36,8 +36,7 @@ for line in sys.stdin:
             traceback.print_exc()
         finally:
             os._exit(code)
-    _, status, used = os.wait4(pid, 0)
-    if os.environ.get("FARM_TIMES"): print(f"{used.ru_utime + used.ru_stime:.2f}", file=sys.stderr)
+    status = os.waitpid(pid, 0)[1]
     print(os.waitstatus_to_exitcode(status), flush=True)
 """
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from backends.native.checkpoint.synthesize import write_checkpoint
 from sessions.manifest import Manifest
 from sessions.session import Session
+from workbench.cli import main
 from workbench.compare.comparison import FILE_NAME
 
 HERE = Path(__file__).parent
@@ -78,14 +79,27 @@ def test_both_runs_are_sessions_that_can_be_opened(compared, home):
         session.close()
 
 
-def test_two_alike_exit_with_zero_and_print_every_module(loadscope, home, pair):
-    ran = loadscope("compare", pair[0], pair[0], "--candidate-dtype", "float32", "-o", home / "alike")
-    assert (ran.exit_code, ran.stderr) == (0, "")
-    lines = ran.stdout.splitlines()
+@pytest.fixture
+def compare(capsys, monkeypatch):
+    """Runs the verb in this process, which has imported torch already; returns exit code, output and error lines."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(*words: object) -> tuple[int, str, list[str]]:
+        code = main(["compare", *map(str, words)])
+        said = capsys.readouterr()
+        return code, said.out, said.err.splitlines()
+
+    return run
+
+
+def test_two_alike_exit_with_zero_and_print_every_module(compare, pair, tmp_path):
+    code, out, errors = compare(pair[0], pair[0], "--candidate-dtype", "float32", "-o", tmp_path / "alike")
+    assert (code, errors) == (0, [])
+    lines = out.splitlines()
     assert any(line.startswith("verdict   alike") and "10 dB" in line for line in lines)
     for name in ("model.layers.0.self_attn.qkv_proj[k_proj]", "model.layers.1.mlp.down_proj", "lm_head"):
         assert any(name in line for line in lines), name
-    assert "the same checkpoint" in ran.stdout
+    assert "the same checkpoint" in out
 
 
 @pytest.mark.parametrize(
@@ -97,15 +111,15 @@ def test_two_alike_exit_with_zero_and_print_every_module(loadscope, home, pair):
         (("--prompt", "hello"), "tokenizer.json"),
     ],
 )
-def test_what_cannot_be_run_is_told_in_two_lines_before_any_host_starts(loadscope, pair, tmp_path, words, told):
-    ran = loadscope("compare", *pair, *words, "-o", tmp_path / "out")
-    assert ran.exit_code == 2
-    assert told in ran.error_lines[0]
-    assert ran.error_lines[1].startswith("try: ")
+def test_what_cannot_be_run_is_told_in_two_lines_before_any_host_starts(compare, pair, tmp_path, words, told):
+    code, out, errors = compare(*pair, *words, "-o", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert told in errors[0]
+    assert errors[1].startswith("try: ")
     assert not (tmp_path / "out" / "session.json").exists()
 
 
-def test_a_host_that_fails_is_named_with_its_session(loadscope, pair, tmp_path):
+def test_a_host_that_fails_is_named_with_its_session(compare, pair, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     for path in pair[0].iterdir():
@@ -115,10 +129,10 @@ def test_a_host_that_fails_is_named_with_its_session(loadscope, pair, tmp_path):
         tensors = load_file(path)
         tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].clone()
         save_file(tensors, broken / path.name, metadata={"format": "pt"})
-    ran = loadscope("compare", broken, pair[1], "-o", tmp_path / "out")
-    assert ran.exit_code == 4
-    assert "the host of the reference, broken, failed with exit code 1" in ran.error_lines[0]
-    assert ran.error_lines[1] == f"try: loadscope diagnose {tmp_path / 'out' / 'reference'}"
+    code, _, errors = compare(broken, pair[1], "-o", tmp_path / "out")
+    assert code == 4
+    assert "the host of the reference, broken, failed with exit code 1" in errors[0]
+    assert errors[1] == f"try: loadscope diagnose {tmp_path / 'out' / 'reference'}"
 
 
 def test_an_interrupted_comparison_leaves_sessions_that_can_be_read(pair, variables, tmp_path):
