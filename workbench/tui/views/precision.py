@@ -187,12 +187,9 @@ class Precision(View):
         level = self.reading.snapshot.manifest.level
         why = "Precision compares two sessions, a reference and a candidate, value by value. This is one session alone"
         more = f", recorded at level {level}." if level else "."
-        model = self.reading.snapshot.manifest.model or "CANDIDATE"
         wrong = sum(one.is_contradiction for one in self.reading.snapshot.decisions)
         modules = len({one.module for one in self.reading.snapshot.decisions if one.is_contradiction})
-        lines = [*wrapped(why + more, min(width, 66)), blank()]
-        lines += [said("compare it with the checkpoint it was made from:", "m")]
-        lines += [*wrapped(f"loadscope compare REFERENCE {model}", width, "b"), blank()]
+        lines = [*wrapped(why + more, min(width, 66)), paint("{b|loadscope compare REFERENCE CANDIDATE}"), blank()]
         if wrong:
             says = f"{modules} modules were built in another precision than the checkpoint holds."
             lines += [*wrapped(says, min(width, 66)), paint("{k|d} {m|shows which, and why}")]
