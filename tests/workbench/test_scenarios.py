@@ -85,7 +85,8 @@ def test_scales_cut_by_another_loader_than_their_weight_are_found_in_a_silent_lo
     assert found.keys() == {"in_proj_qkvz", "in_proj_ba"}
     one = found["in_proj_qkvz"]
     assert one.parameter == f"model.{LINEAR}.in_proj_qkvz.weight_scale"
-    assert "weight_scale and weight_offset" in one.title
+    assert one.title == "in_proj_qkvz: scales of other rows"
+    assert "weight_scale and weight_offset" in one.sentence
     # 4 key heads of 32, 8 value heads of 32, 4 ranks: rank 0 takes a quarter of q, of k, of v and of z
     assert "rows 0–191 of the weight" in one.sentence
     assert "0–31, 128–159, 256–319, 512–575 of 768" in one.sentence
@@ -184,7 +185,8 @@ def test_the_part_of_an_expert_in_the_place_of_another_explains_both_the_gap_and
     assert defect.state == "ok"
     root = defect.root
     assert root.parameter == "model.layers.0.mlp.experts.w13_qweight"
-    assert "w3 of expert 3 lies where w1 of expert 3 belongs" in root.title
+    assert root.title == "expert 3: w3 lies where w1 belongs"
+    assert "ffn_up_exps.weight" in root.sentence
     assert f"{128 * 144:,} of {4 * 256 * 144:,} elements were never written" in root.sentence
     assert sorted(defect.follow_ons(root)) == ["parameter/never-filled", "parameter/written-twice"]
 

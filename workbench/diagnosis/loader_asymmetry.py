@@ -120,11 +120,11 @@ def ranges(segments: Sequence[Segment]) -> str:
 def _finding(case: Case, weight: ParameterView, found: list[_Difference]) -> Finding:
     first, name = found[0], leaf(weight.module)
     scales = " and ".join(leaf(one.scale.name) for one in found)
-    are = "is" if len(found) == 1 else "are"
+    told = "of other rows" if first.is_seen else "loaded apart"
     return Finding(
         class_=RULE.class_,
         severity="error" if first.is_seen else "warning",
-        title=f"{name}: {scales} {are} not loaded as {'its' if len(found) == 1 else 'their'} weight",
+        title=f"{name}: {'scale' if len(found) == 1 else 'scales'} {told}",
         sentence=_sentence(weight, found, scales),
         remedy=(
             f"Give the loader of {name}.weight to {scales} too, and to every other quantization parameter of the "
@@ -162,19 +162,20 @@ def _loaded(case: Case, view: ParameterView, what: str, rows: str) -> Evidence:
     return case.evidence(
         view.calls[0] if view.calls else view.position,
         what,
-        f"{leaf(view.name)}{f' ← {rows}' if rows else ''} by {brief(view.loader) or 'no loader'}{where}",
+        f"{leaf(view.name)}{f' ← {rows}' if rows else ''} by {leaf(brief(view.loader)) or 'no loader'}{where}",
         view.name,
+        screen="parameters",
+        row=view.name,
     )
 
 
 def _steps(weight: ParameterView, first: _Difference) -> tuple[tuple[str, str, str], ...]:
-    create = ("create", f"weight gets {brief(weight.loader)}", "plain")
-    kept = ("create", f"scale keeps {brief(first.scale.loader)}", "warning")
+    loaders = f"weight: {leaf(brief(weight.loader))}, scale: {leaf(brief(first.scale.loader))}"
+    create = ("create", loaders, "warning")
     if not first.is_seen:
-        return create, kept
+        return (create,)
     return (
         create,
-        kept,
         ("load", f"weight ← {first.weight_rows}", "plain"),
         ("load", f"scale ← {first.scale_rows}", "error"),
     )

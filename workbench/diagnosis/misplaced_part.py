@@ -104,7 +104,7 @@ def _overwritten(case: Case, view: ParameterView, first: Write, second: Write) -
         case,
         view,
         [first, second],
-        title=f"{name}: {_part(second)} lies where {_part(first)} belongs",
+        title=_overwritten_title(name, first, second),
         sentence=(
             f"{_part(second)} ({_source(second)}) was written to {_box(second)} of {leaf(view.name)}, over "
             f"{_part(first)} ({_source(first)}); its own place stays empty: {missing:,} of {view.elements:,} elements "
@@ -117,6 +117,13 @@ def _overwritten(case: Case, view: ParameterView, first: Write, second: Write) -
             ("model", f"{missing:,} elements never written", "error"),
         ),
     )
+
+
+def _overwritten_title(name: str, first: Write, second: Write) -> str:
+    if first.expert_id == second.expert_id >= 0:
+        where, first, second = f"expert {first.expert_id}", *(w._replace(expert_id=-1) for w in (first, second))
+        return f"{where}: {_part(second)} lies where {_part(first)} belongs"
+    return f"{name}: {_part(second)} lies where {_part(first)} belongs"
 
 
 def _source(write: Write) -> str:

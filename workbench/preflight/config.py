@@ -11,6 +11,8 @@ from pathlib import Path
 from inspectors.probe import ggufheader
 from workbench.errors import INCOMPLETE, UserError
 
+MOST_TYPES = 3
+PLAIN_TYPES = ("F32", "F16", "BF16", "F64")
 AS_PUBLISHED = "compare with the config.json the model was published with"
 
 
@@ -94,9 +96,13 @@ def format_of(fields: Mapping[str, object], beside: Mapping[str, object] | None 
 
 
 def _types(said: Mapping[str, object]) -> str:
-    """The types of a file's tensors, the most frequent first: "Q4_K Q6_K F32"."""
+    """The types of a file's tensors, the most frequent first, plain ones last: "Q4_K Q6_K F32"."""
     types = said.get("tensor_types")
-    return " ".join(name for name, _ in Counter(types.values()).most_common()) if isinstance(types, Mapping) else ""
+    if not isinstance(types, Mapping):
+        return ""
+    names = [str(name) for name, _ in Counter(types.values()).most_common()]
+    names.sort(key=lambda name: name in PLAIN_TYPES)
+    return " ".join(names[:MOST_TYPES]) + (" …" if len(names) > MOST_TYPES else "")
 
 
 def _algorithm(said: Mapping[str, object]) -> str:
