@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from paired import describe_machine
 
+from backends.native import loader
 from backends.native.checkpoint.index import open_checkpoint
 from backends.native.checkpoint.synthesize import write_checkpoint
+from backends.native.config import read_config
 from backends.native.kernels import compiled
-from backends.native.loader import LoadOptions, load
 
 EVERY_S = 0.0005
 MEBIBYTE = 1 << 20
@@ -70,18 +71,34 @@ def resident(process: int | str) -> tuple[int, int]:
     return anonymous, mapped
 
 
+def size_of(model: torch.nn.Module) -> int:
+    """Bytes of the parameters and buffers, memory that several share counted once."""
+    tensors = (*model.parameters(), *model.buffers())
+    return sum({one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}.values())
+
+
 def child(folder: str, tp_size: int) -> None:
-    """Load, telling the parent when it begins and, with the parameters' size, when it is done."""
+    """Load, telling the parent when it begins and, with the parameters' size, when it is done.
+
+    That size is the one before or after the formats finish their layers, whichever is more: some drop parameters.
+    """
     torch.set_num_threads(1)
     compiled.why_not("cpu")
-    torch.randn(64, 64) @ torch.randn(64, 64)
+    config = read_config(folder)  # what a load imports is not what it loads
+    with torch.device("meta"):
+        loader.build_model(config, loader.LoadOptions(), ("reference",), keeps_blocks=True)
+    filled, process_weights = [], loader.process_weights
+
+    def process(model: torch.nn.Module) -> None:
+        filled.append(size_of(model))
+        process_weights(model)
+
+    loader.process_weights = process
     gc.collect()
     print(json.dumps(resident("self")), flush=True)
     sys.stdin.readline()
-    loaded = load(folder, LoadOptions(tp_size=tp_size))
-    tensors = [tensor for model in loaded.models for tensor in (*model.parameters(), *model.buffers())]
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    print(sum(storages.values()), flush=True)
+    loaded = loader.load(folder, loader.LoadOptions(tp_size=tp_size))
+    print(max(sum(filled), sum(map(size_of, loaded.models))), flush=True)
     sys.stdin.readline()
 
 
