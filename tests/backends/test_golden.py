@@ -273,7 +273,7 @@ def test_triton_kernels_give_the_logits_of_the_reference_on_two_ranks(small_conf
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     options = {"tp_size": 2, "dtype": torch.float32}
-    folder = write_checkpoint(tmp_path, small_config, seed=0)
+    folder = write_checkpoint(tmp_path, small_config, seed=0, max_file_bytes=1 << 20)
     loads = [load(folder, LoadOptions(**options, kernels=kind)) for kind in ("reference", "triton")]
     mixer = loads[1].models[0].model.layers[0].linear_attn
     assert mixer.split_projections.__module__ == "backends.native.kernels.triton.fused_qkvzba_split_reshape_cat"
