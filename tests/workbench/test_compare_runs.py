@@ -294,3 +294,19 @@ def test_a_host_keeps_no_more_than_its_cap_and_says_so(farm, checkpoints, tmp_pa
     (capped,) = session.of_kinds("recording.capped")
     assert (capped.body.limit, capped.body.value) == ("max_kept_bytes", 10_000)
     session.close()
+
+
+def test_a_file_in_blocks_of_mixed_types_is_alike_and_named_as_the_model_names_its_modules(compared, tmp_path):
+    from backends.native.checkpoint.gguf_synthesize import mixed_types, write_gguf
+
+    config = formats.small_config("llama") | {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}
+    del config["rope_scaling"]
+    plain = write_checkpoint(tmp_path / "plain", config, seed=3, max_file_bytes=1 << 24)
+    said = compared(plain, write_gguf(tmp_path / "model.gguf", config, seed=3, types=mixed_types))
+    assert (troubles(said), said.unpaired) == ([], ())
+    own = {one.name: one for one in said.weights}
+    value = own["model.layers.1.self_attn.v_proj.weight"]
+    assert value.modules == ("model.layers.1.self_attn.qkv_proj",)
+    assert value.expected_noise == pytest.approx(value.measure.noise, rel=1e-3)
+    # more bits for values than for queries
+    assert value.measure.sqnr_db > own["model.layers.1.self_attn.q_proj.weight"].measure.sqnr_db + 5

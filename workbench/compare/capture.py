@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from inspectors.probe.events import LoaderCalled, WeightsCreated, WeightWritten
-from sessions.decisions import decisions
 from sessions.session import Session
 from sessions.tensors import KeptTensor, kept_tensors
 
@@ -137,11 +136,6 @@ class Side:
     def _calls(self) -> tuple[LoaderCalled, ...]:
         bodies = (event.body for event in self.session.of_kinds("loader.called"))
         return tuple(dict.fromkeys(body for body in bodies if isinstance(body, LoaderCalled)))
-
-    @cached_property
-    def stored_quantized(self) -> frozenset[str]:
-        """Modules whose weights are quantized on disk, however they were built."""
-        return frozenset(one.module for one in decisions(self.session) if one.is_stored_quantized)
 
 
 def _follow(pieces: list[tuple[int, int]]) -> bool:

@@ -21,6 +21,8 @@ Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
 _MOST_INPUTS = 8
+_MOST_NAMED = 4
+"""Of many experts, which are stored alike, the first."""
 GRID_ROWS, GRID_COLUMNS = 12, 40
 _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Distance between 1 and the next value; a float8 output counts as a quantized one."""
@@ -32,7 +34,7 @@ _LEAST_ROUNDOFF = 1e-10
 class Outputs:
     """Reads, gathers and measures outputs of two sides; what was measured once is not measured again."""
 
-    def __init__(self, reference: Side, candidate: Side, stored: Sequence[Checkpoint]) -> None:
+    def __init__(self, reference: Side, candidate: Side, stored: tuple[Checkpoint, Checkpoint]) -> None:
         self._sides, self._checkpoints = (reference, candidate), stored
         self._files: dict[Path, TensorFile] = {}
         self._known_inputs: dict[tuple[str, str], tuple[float | None, int]] = {}
@@ -142,13 +144,12 @@ class Outputs:
 
     def _recomputed_noise(self, pair: Pair, output: Array) -> float | None:
         """The candidate's output beside its own input times the one weight on disk that it is filled from."""
-        side, port = self._sides[1], pair.candidate
-        sources = port.slot.sources if port.slot is not None else side.sources.get(port.module, ())
+        sources = self._sources(1, pair)
         kept = [self._kept(one, each.module, "input", 0) for one, each in self._ported(pair)]
         if len(sources) != 1 or output.ndim != 2 or not all(kept) or not _is_real(kept[1][0]):
             return None
         inputs = self._inputs_together(kept, pair)
-        linear = self._checkpoints[-1].linear(sources[0])
+        linear = self._checkpoints[1].linear(sources[0])
         if inputs is None or linear is None or linear[0].shape != (output.shape[-1], inputs[1].shape[-1]):
             return None
         made = inputs[1].astype(np.float64) @ linear[0].T.astype(np.float64)
@@ -157,12 +158,30 @@ class Outputs:
     def _format_noise(self, pair: Pair) -> float:
         """Of the noisiest weight stored in a format that fills the module, or one inside it, on either side."""
         found = [0.0]
-        for (side, port), checkpoint in zip(self._ported(pair), self._checkpoints, strict=False):
+        for number, (side, port) in enumerate(self._ported(pair)):
             inside = f"{port.module}."
-            modules = [m for m in side.stored_quantized if m == port.module or f"{m}.".startswith(inside)]
-            names = {f"{side.sources[module][0]}.weight" for module in modules if side.sources.get(module)}
-            found += [checkpoint.format_noise(name) for name in names if checkpoint.holds(name)]
+            for module in side.modules:
+                if module == port.module or module.startswith(inside):
+                    checkpoint, names = self._checkpoints[number], self._named(number, module)
+                    found += [checkpoint.format_noise(f"{name}.weight") for name in names[:_MOST_NAMED]]
         return max(found)
+
+    def _sources(self, number: int, pair: Pair) -> tuple[str, ...]:
+        """Modules on disk that fill a pair's output on one side, by their names in that side's checkpoint."""
+        ports = (pair.reference, pair.candidate)
+        slots = [ports[n].slot for n in (number, 1 - number)]
+        if slots[0] is None:
+            return self._named(number, ports[number].module)
+        known = [tuple(n for n in slot.sources if self._checkpoints[number].holds(n)) for slot in slots if slot]
+        return next((names for names in known if names), ())
+
+    def _named(self, number: int, module: str) -> tuple[str, ...]:
+        """The same for a whole module; where a session has the names of a file, those of the other side serve."""
+        for side in (self._sides[number], self._sides[1 - number]):
+            names = tuple(one for one in side.sources.get(module, ()) if self._checkpoints[number].holds(one))
+            if names:
+                return names
+        return ()
 
     def _holds_layers(self, module: str) -> bool:
         inside = f"{module}." if module else ""
@@ -216,24 +235,32 @@ def measured_weights(
     odd: list[Unpaired] = []
     for number, pair in enumerate(pairs):
         progress("weights", number, len(pairs))
-        row = _weight_row(pair, left, right, candidate)
+        row = _weight_row(pair, left, right, reference, candidate)
         if isinstance(row, WeightRow):
             rows.append(row)
         else:
             odd.append(row)
     progress("weights", len(pairs), len(pairs))
+    for side, checkpoint in (("reference", left), ("candidate", right)):
+        odd += [
+            Unpaired(name, side, "experts stacked with scales are not dequantized")
+            for name in sorted(checkpoint.opaque)
+        ]
     return tuple(rows), (*unpaired, *odd)
 
 
-def _weight_row(pair: WeightPair, left: Checkpoint, right: Checkpoint, candidate: Side) -> WeightRow | Unpaired:
+def _weight_row(
+    pair: WeightPair, left: Checkpoint, right: Checkpoint, reference_side: Side, candidate: Side
+) -> WeightRow | Unpaired:
     reference, other = left.weight(pair.reference), right.weight(pair.candidate)
     if reference.shape != other.shape:
         told = f"its shapes differ: {list(reference.shape)} against {list(other.shape)}"
         return Unpaired(pair.candidate, "both", told)
     module = pair.candidate.rpartition(".")[0]
+    places = candidate.places.get(module) or reference_side.places.get(pair.reference.rpartition(".")[0], frozenset())
     return WeightRow(
         name=pair.candidate,
-        modules=tuple(sorted({place[0] for place in candidate.places.get(module, ())})),
+        modules=tuple(sorted({place[0] for place in places})),
         layer=layer_of(module),
         kind=kind_of(pair.candidate),
         shape=reference.shape,

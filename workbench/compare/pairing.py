@@ -71,7 +71,7 @@ def _same_name(module: str, reference: Sequence[Slot], candidate: Sequence[Slot]
     if not candidate or len(reference) != len(candidate):
         return [Pair(module, "", Port(module), Port(module))]
     return [
-        Pair(module, right.name, Port(module, left), Port(module, right))
+        Pair(module, left.name if left.sources else right.name, Port(module, left), Port(module, right))
         for left, right in zip(reference, candidate, strict=True)
     ]
 

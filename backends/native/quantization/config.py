@@ -141,6 +141,11 @@ class QuantizationConfig(ABC):
     def quantize(self, name: str, weight: Tensor) -> dict[str, Tensor]:
         """The tensors on disk that stand for the full-precision `weight` called `name`."""
 
+    def quantize_like(self, name: str, weight: Tensor, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `quantize`, in the format in which `stored`, tensors by suffix, has the weight called `name`."""
+        del stored
+        return self.quantize(name, weight)
+
     def model_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
         """The tensors on disk under the names that the model loads them by; the same where those are on disk."""
         return weights

@@ -116,6 +116,11 @@ class GGUFConfig(QuantizationConfig):
         stored = torch.tensor([ggml_type.number], dtype=torch.uint8)
         return {f"{module}.qweight_type": stored, f"{module}.qweight": quantize_gguf(weight, ggml_type.number)}
 
+    def quantize_like(self, name: str, weight: Tensor, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weight in the type of `stored`; raises KernelError for one that nothing quantizes to."""
+        module, ggml_type = name.removesuffix(".weight"), stored["qweight_type"]
+        return {f"{module}.qweight_type": ggml_type, f"{module}.qweight": quantize_gguf(weight, int(ggml_type))}
+
     def dequantize(self, module: str, tensors: Mapping[str, Tensor]) -> Tensor:
         """float32 [output, input] of one projection."""
         del module
