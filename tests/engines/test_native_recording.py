@@ -135,7 +135,7 @@ def test_a_kernel_knows_its_module_shapes_and_duration(calls_run):
 
 
 def test_recorded_triton_launches_equal_a_count_in_the_interpreter(run_host):
-    options = {"kernels": "triton", "variables": {"TRITON_INTERPRET": "1"}}
+    options = {"model": "small", "kernels": "triton", "variables": {"TRITON_INTERPRET": "1"}}
     counted = run_host(None, code=(COUNT_TRITON, "", "said['launches'] = launches"), **options).said["launches"]
     recorded = run_host("calls", **options)
     launches = [k for k in recorded.of("kernel.launched") if k.body["launcher"] == "triton"]
