@@ -1,11 +1,13 @@
-"""How fast quantized weights become floats: `python tests/benchmarks/dequantize_speed.py [--json]`.
+"""How fast quantized weights become floats: `python tests/benchmarks/dequantize_speed.py [--formats] [--json]`.
 
 Contenders write into memory whose pages are there: C into one result, the library gguf into pieces that stay in the
 caches. "New memory" is what an operator returns: it pays for the pages of its result, as torch does.
+`--formats` leaves the ggml types out.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import gguf
@@ -115,5 +117,5 @@ if __name__ == "__main__":
     pinned()
     describe_machine()
     blocks_and_groups()
-    for ggml_name in () if "--formats" in __import__("sys").argv else GGUF_TYPES:
+    for ggml_name in () if "--formats" in sys.argv else GGUF_TYPES:
         ggml_type(ggml_name)
