@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 SWITCH = "LOADSCOPE_COMPILED"
 SOURCES = Path(__file__).parent / "source"
 COMPILERS = ("cc", "gcc", "clang")
-# Contracted products would be rounded once instead of twice, and differ from the reference.
+# A product contracted with a sum is rounded once where the definition rounds twice.
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fvisibility=hidden", "-shared", "-fPIC", "-Wno-psabi")
 FOR_THIS_CPU = "-march=native"
 LIMIT_S = 120
