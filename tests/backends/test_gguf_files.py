@@ -67,7 +67,7 @@ def test_tensors_are_views_of_the_mapped_file_with_the_bytes_that_the_library_re
     for name, tensor in iterate_weights(open_checkpoint(file)):
         expected = torch.from_numpy(stored[name].copy())
         assert torch.equal(tensor.flatten().view(torch.uint8), expected.flatten().view(torch.uint8)), name
-        assert tensor.untyped_storage().nbytes() == file.stat().st_size
+        assert 0 <= file.stat().st_size - tensor.untyped_storage().nbytes() < tensor.itemsize
 
 
 @pytest.mark.parametrize("module", [llama, qwen3_moe, qwen3_next, qwen3_5_moe], ids=lambda m: m.ARCHITECTURES[-1])

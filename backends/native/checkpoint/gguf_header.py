@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from backends.native.checkpoint.header import AGAIN, TensorEntry
 from backends.native.errors import CheckpointError
-from backends.native.kernels.reference.ggml_types import UNQUANTIZED, GgmlType, ggml_type
+from backends.native.kernels.reference.ggml_types import GgmlType, ggml_type
 
 Value: TypeAlias = "int | float | bool | str | tuple[Value, ...] | LongArray"
 
@@ -22,8 +22,7 @@ MAX_DIMS = 4
 KEPT_ITEMS = 1024
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-PLAIN_DTYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F64": "F64", "I8": "I8", "I16": "I16", "I32": "I32",
-                "I64": "I64"}  # fmt: skip
+PLAIN_DTYPES = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,6 @@ class GgufTensor:
     def size_bytes(self) -> int:
         """Length of the byte range."""
         return math.prod(self.shape) // self.ggml_type.block_elements * self.ggml_type.block_bytes
-
-    @property
-    def is_in_blocks(self) -> bool:
-        """Whether several elements share a scale, so that the tensor is read as bytes."""
-        return self.ggml_type.number not in UNQUANTIZED and self.ggml_type.name not in PLAIN_DTYPES
 
     @property
     def entry(self) -> TensorEntry:

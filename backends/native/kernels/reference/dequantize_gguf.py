@@ -49,9 +49,3 @@ def _dequantized(blocks: Tensor, known: GgmlType, dtype: torch.dtype) -> Tensor:
     for start in range(0, flat.shape[0], step):
         output[start : start + step] = BLOCK_FUNCTIONS[known.name](flat[start : start + step])
     return output.view(shape)
-
-
-def can_dequantize(ggml_type: int) -> bool:
-    """Whether blocks of that type can be turned into numbers."""
-    known = GGML_TYPES.get(ggml_type)
-    return known is not None and (known.name in BLOCK_FUNCTIONS or ggml_type in FLOATS)
