@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from inspectors.activations import _Pass
 from inspectors.probe.events import TensorKept
 from inspectors.probe.keeping import copied, write_tensors
 from inspectors.probe.recorder import Recorder
@@ -120,3 +121,17 @@ def test_kept_tensors_are_those_of_one_pass_and_a_missing_file_is_named(tmp_path
 def test_a_recorded_file_name_cannot_lead_out_of_the_folder(tmp_path, file):
     with pytest.raises(SessionError, match="no name of a file"):
         kept_tensors(session_with(tmp_path, file))
+
+
+def test_what_is_kept_is_a_copy_and_a_tensor_changed_in_place_is_another_one():
+    kept, tensor = _Pass(0, 0), torch.ones(3)
+    kept.keep("first", tensor)
+    assert kept.name_of(tensor) == "first"
+    assert kept.name_of(tensor.clone()) == ""
+    tensor.add_(1)
+    assert kept.name_of(tensor) == ""
+    assert kept.copies["first"].tolist() == [1, 1, 1]
+    with torch.inference_mode():
+        uncounted = torch.ones(2)
+    kept.keep("second", uncounted)
+    assert kept.name_of(uncounted) == ""  # torch does not count its changes, so it is kept anew
