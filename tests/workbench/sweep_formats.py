@@ -18,6 +18,7 @@ from typing import Any
 
 FORMATS = Path(__file__).parents[1] / "backends" / "test_format_checkpoints.py"
 SEED, MAX_FILE_BYTES, TP = 1, 1 << 22, 2
+BLOCKS = "gguf"
 
 
 def formats() -> ModuleType:
@@ -41,17 +42,23 @@ def traced(model: Path, folder: Path) -> dict[str, Any]:
 
 def main(folder: Path, wanted: list[str]) -> int:
     """Run the combinations; returns how many were not clean."""
+    from backends.native.checkpoint.gguf_synthesize import write_gguf
     from backends.native.checkpoint.synthesize import write_checkpoint
 
     known, wrong = formats(), 0
     for architecture in known.ARCHITECTURES:
-        for method in (None, *known.METHODS):
-            name = f"{architecture} · {method or 'bf16'}"
+        for method in ("bf16", BLOCKS, *known.METHODS):
+            name = f"{architecture} · {method}"
             if not all(word in name for word in wanted):
                 continue
-            config = known.config_of(architecture, method) if method else known.small_config(architecture)
+            is_quantized = method in known.METHODS
+            config = known.config_of(architecture, method) if is_quantized else known.small_config(architecture)
             stem = name.replace(" · ", "-").replace(" ", "-")
-            model = write_checkpoint(folder / stem, config, seed=SEED, max_file_bytes=MAX_FILE_BYTES)
+            if method == BLOCKS:
+                plain = {key: value for key, value in config.items() if key != "rope_scaling"}  # no writer of its own
+                model = write_gguf(folder / stem / stem, plain, seed=SEED)
+            else:
+                model = write_checkpoint(folder / stem, config, seed=SEED, max_file_bytes=MAX_FILE_BYTES)
             said = traced(model, folder / f"{stem}-session")
             is_clean = said["outcome"] == "ok" and not said["findings"]
             wrong += not is_clean
