@@ -18,6 +18,7 @@ from workbench.host import Host
 from workbench.preflight.config import ModelFacts
 
 DEFAULT_LEVEL = "ledger"
+LEVEL_WITHOUT_MEMORY = "calls"
 PROMPT_IDS = (1, 2, 3, 4, 5)
 NEW_TOKENS = 4
 
@@ -57,7 +58,7 @@ class Load:
 def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
     """Make the session folder and the host for one load; nothing runs yet. Raises UserError (exit 2)."""
     engine = engine_named(load.engine)
-    plugins.module_name(plugins.DEVICES, load.device.partition(":")[0])  # an unknown one ends here, before the host
+    watch = _watchable(watch, load.device.partition(":")[0])
     launch = Launch(
         model=str(load.model),
         tp=load.tp,
@@ -86,6 +87,18 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
         ),
         echoes_log=watch.echoes_log,
     )
+
+
+def _watchable(watch: Watch, device: str) -> Watch:
+    """`watch` at the level that the device allows; raises UserError (exit 2) for an unknown one, before the host runs.
+
+    Without values there is no memory either, so the ledger would see nothing written.
+    """
+    plugins.module_name(plugins.DEVICES, device)
+    if device == Load.device:  # asking it would import torch
+        return watch
+    has_values = getattr(plugins.load(plugins.DEVICES, device), "has_values", True)
+    return watch if has_values else dataclasses.replace(watch, level=LEVEL_WITHOUT_MEMORY)
 
 
 def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: Watch) -> Host:
