@@ -92,7 +92,8 @@ def test_a_truncated_file_says_how_many_bytes_it_should_have(folder):
     path = folder / "one.safetensors"
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(CheckpointError, match=f"promises {size} bytes, the file has {size - 3}"):
+    message = f"promises {size} bytes, the file has {size - 3}, tensor a ends at {size}"
+    with pytest.raises(CheckpointError, match=message):
         open_checkpoint(folder)
 
 
@@ -116,6 +117,8 @@ def test_a_header_that_promises_terabytes_is_not_believed(folder):
         (lambda header: header["a"].update(dtype="F7"), "malformed header: tensor a"),
         (lambda header: header["a"].update(shape=[2, 4]), "tensor a F32 .2, 4. needs 32 bytes, its range has 24"),
         (lambda header: header.update(a=[1]), "malformed header: tensor a"),
+        (lambda header: header["a"].update(shape=[-2, -3]), "tensor a has a negative size or place"),
+        (lambda header: header["a"].update(data_offsets=[-24, 0]), "tensor a has a negative size or place"),
     ],
 )
 def test_a_malformed_header_is_an_error_that_names_the_tensor(folder, change, message):

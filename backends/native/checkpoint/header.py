@@ -39,8 +39,9 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
     found_bytes = path.stat().st_size
     if found_bytes != expected_bytes:
         defect = "truncated" if found_bytes < expected_bytes else "too long"
+        cut = next((f", tensor {e.name} ends at {e.end_byte}" for e in entries if e.end_byte > found_bytes), "")
         raise CheckpointError(
-            f"{path} is {defect}: its header promises {expected_bytes} bytes, the file has {found_bytes}.", AGAIN
+            f"{path} is {defect}: its header promises {expected_bytes} bytes, the file has {found_bytes}{cut}.", AGAIN
         )
     return tuple(entries)
 
@@ -77,6 +78,8 @@ def _entry(path: Path, name: str, value: Any, data_start: int) -> TensorEntry:
         raise CheckpointError(
             f"{path} has a malformed header: tensor {name} is described by {value!r}.", AGAIN
         ) from error
+    if start < 0 or min(shape, default=0) < 0:
+        raise CheckpointError(f"{path}: tensor {name} has a negative size or place: {list(shape)} at {start}.", AGAIN)
     if end - start != expected_bytes:
         raise CheckpointError(
             f"{path}: tensor {name} {dtype} {list(shape)} needs {expected_bytes} bytes, its range has {end - start}.",
