@@ -20,7 +20,7 @@ def test_a_body_takes_its_fields_by_place_and_by_name():
 
 
 def test_a_field_that_a_kind_does_not_have_is_named():
-    with pytest.raises(TypeError, match="LoaderCalled has the fields checkpoint_name, .* not \\['shardid'\\]"):
+    with pytest.raises(TypeError, match=r"LoaderCalled has the fields checkpoint_name, .* not \['shardid'\]"):
         LoaderCalled(shardid="'q'")
     with pytest.raises(TypeError, match="LoaderCalled has the fields"):
         LoaderCalled(*range(50))
