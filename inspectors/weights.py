@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -175,7 +175,7 @@ class WeightsInspector:
         self._repeat_facts(call)
         self._probe.gate.hold_at_hand(AtHand(body.checkpoint_name, tensor, body.parameter, parameter))
         if is_tensor(tensor) and is_torch_here():
-            active.watch = self._watch(tensor, noted, body, call.rank)
+            active.watch = self._watch(tensor, noted, active, call.rank)
             active.mode = WatchedOperations(self._runner(active.watch))
             active.mode.enter()
 
@@ -184,7 +184,9 @@ class WeightsInspector:
         module, _, _ = body.parameter.rpartition(".")
         call.facts.update(module=module, parameter=body.parameter, checkpoint_name=body.checkpoint_name)
 
-    def _watch(self, tensor: Any, noted: Any, body: LoaderCalled, rank: int) -> SplitWatch:
+    def _watch(self, tensor: Any, noted: Any, active: _LoaderCall, rank: int) -> SplitWatch:
+        body = active.body
+
         def on_cut(cut: Cut) -> None:
             split = ShardSplit(
                 body.parameter, body.checkpoint_name, cut.dim, cut.start, cut.length, cut.size, cut.operation
@@ -196,7 +198,24 @@ class WeightsInspector:
 
         if not self._has_ledger:
             return SplitWatch(tensor, on_cut)
-        return Ledger(tensor, noted, on_cut, on_write, self._parameters.holding)
+        look_again = lambda: self._follow_memory(active, rank)  # noqa: E731 - the fourth of four callbacks
+        return Ledger(tensor, noted, on_cut, on_write, self._parameters.holding, look_again)
+
+    def _follow_memory(self, active: _LoaderCall, rank: int) -> None:
+        """A loader gave its parameter other memory, or its first: note where, and its shape if that is new."""
+        storage = storage_of(active.parameter)
+        if storage == active.storage:
+            return
+        active.storage = storage
+        self._parameters.note_memory(active.body.parameter, active.parameter)
+        if isinstance(active.watch, Ledger):
+            active.watch.rebound(active.body.parameter, active.parameter)
+        shape = shape_of(active.parameter)
+        if shape != active.body.parameter_shape:
+            known = self._parameters.reshaped(active.parameter)
+            active.body = replace(active.body, parameter_shape=shape)
+            if known is not None:
+                self._recorder.point(_registered(known, active.parameter), rank)
 
     def _runner(self, watch: SplitWatch) -> Run:
         probe, concerns = self._probe, self._concerns
@@ -220,10 +239,7 @@ class WeightsInspector:
         if active.mode is not None:
             active.mode.leave()
         self._state.calls.remove(active)
-        if storage_of(active.parameter) != active.storage:
-            self._parameters.note_memory(active.body.parameter, active.parameter)
-            if isinstance(active.watch, Ledger):
-                active.watch.rebound(active.body.parameter, active.parameter)
+        self._follow_memory(active, call.rank)
         body = with_outcome(active.body, outcome)
         if outcome == "returned":
             self._probe.gate.about_to_return(active.seq, body, call.rank)

@@ -12,7 +12,7 @@ from pathlib import Path
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
 from sessions.manifest import Manifest
-from workbench import arming, places, plugins
+from workbench import arming, places, planted, plugins
 from workbench.errors import UserError
 from workbench.host import Host
 from workbench.preflight.config import ModelFacts
@@ -38,7 +38,10 @@ class Watch:
 
 @dataclass(frozen=True)
 class Load:
-    """One load that an engine is asked for; `extra` are words of the engine's own command line."""
+    """One load that an engine is asked for; `extra` are words of the engine's own command line.
+
+    `planted` names the scenario whose defect the engine shall have, "" for none.
+    """
 
     model: Path
     engine: str
@@ -48,11 +51,13 @@ class Load:
     max_new_tokens: int = NEW_TOKENS
     extra: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    planted: str = ""
 
 
 def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
     """Make the session folder and the host for one load; nothing runs yet. Raises UserError (exit 2)."""
     engine = engine_named(load.engine)
+    plugins.module_name(plugins.DEVICES, load.device.partition(":")[0])  # an unknown one ends here, before the host
     launch = Launch(
         model=str(load.model),
         tp=load.tp,
@@ -61,13 +66,15 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
         max_new_tokens=load.max_new_tokens,
         extra=load.extra,
     )
+    argv = engine.command(launch)
+    command = planted.command(argv, load.planted) if load.planted else argv
     folder = places.new_session_folder(watch.verb, load.model.name, watch.output)
     manifest = _manifest(watch, folder, (plugins.module_name(plugins.ENGINES, load.engine),))
     return Host(
         folder,
         dataclasses.replace(
             manifest,
-            command=arming.armed(engine.command(launch)),
+            command=arming.armed(command),
             engine=engine.name,
             engine_version=version_of(engine.distribution),
             device=load.device,

@@ -12,6 +12,8 @@ from time import perf_counter
 
 import torch
 
+from backends.devices.errors import DeviceError
+from backends.devices.placement import device_named, modules
 from backends.native.config import DTYPES, end_token_ids
 from backends.native.errors import SamplingError
 from backends.native.generate import generate
@@ -52,11 +54,20 @@ def positive(text: str) -> int:
     return number
 
 
+def known_device(text: str) -> str:
+    """The name of a device, with a number or without; an error with the nearest name makes argparse print the usage."""
+    try:
+        device_named(text.partition(":")[0])
+    except DeviceError as error:
+        raise argparse.ArgumentTypeError(f"{error.what} {error.remedy}") from error
+    return text
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The options of `python -m backends.native`."""
     parser = argparse.ArgumentParser(prog="python -m backends.native", description=__doc__)
     add = parser.add_argument
-    add("model", help="folder with config.json and safetensors files")
+    add("model", help="folder with config.json and safetensors files, or a GGUF file")
     add("--tp", type=positive, default=1, metavar="N", help="tensor parallel size (default 1)")
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt-ids", type=token_ids, default=[1, 2, 3], metavar="IDS", help="prompt, such as 1,2,3")
@@ -74,10 +85,13 @@ def make_parser() -> argparse.ArgumentParser:
         default="auto",
         help="dtype of what is not quantized (default: the model's)",
     )
-    add("--device", default="cpu", help="torch device (default cpu)")
+    add("--device", type=known_device, default="cpu", metavar="NAME",
+        help=f"one of {', '.join(modules())}, or a name and a number such as cpu:0 (default cpu)")  # fmt: skip
     add("--fused-fallback", type=fused_names, default=DEFAULT_FUSED_FALLBACK, metavar="JSON",
         help="fused names and their parts, used where the model does not say")  # fmt: skip
-    add("--kernels", choices=KINDS, default="reference", help="kernels to run (default reference)")
+    add("--kernels", choices=KINDS, help="kernels to run (default: those the device prefers)")
+    add("--quantize-inputs", action="store_true",
+        help="quantize the inputs of FP8 blocks too, as engines do on GPUs (default: the weights only)")  # fmt: skip
     add("--load-only", action="store_true", help="stop when the model is loaded")
     add(
         "--threads",
@@ -118,6 +132,7 @@ def run(options: argparse.Namespace, sampling: Sampling) -> int:
         return 0
     started = perf_counter()
     new_ids = generate(loaded, prompt_ids, options.max_new_tokens, sampling, stop_ids)
+    loaded.place.synchronize()
     logger.info("generated %d tokens in %.2f s", len(new_ids), perf_counter() - started)
     if tp_rank() == 0:
         answer = [",".join(map(str, new_ids))] + ([] if tokenizer is None else [tokenizer.decode(new_ids)])
@@ -132,5 +147,6 @@ def load_options(options: argparse.Namespace) -> LoadOptions:
         dtype=DTYPES.get(options.dtype),
         device=options.device,
         kernels=options.kernels,
+        quantizes_inputs=options.quantize_inputs,
         fused_fallback=options.fused_fallback,
     )

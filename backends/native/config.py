@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 
+from backends.native.checkpoint.gguf_files import gguf_files
 from backends.native.errors import ConfigError
 
 T = TypeVar("T")
@@ -68,7 +69,12 @@ def dtype_named(name: str) -> torch.dtype:
 
 
 def read_config(folder: str | Path) -> ModelConfig:
-    """Read config.json of a checkpoint folder; raises ConfigError when it is missing or malformed."""
+    """Read config.json of a checkpoint folder, or the metadata of GGUF files; raises ConfigError or CheckpointError."""
+    from backends.native.checkpoint.gguf_config import gguf_fields
+
+    files = gguf_files(folder)
+    if files:
+        return ModelConfig.from_fields(gguf_fields(files))
     return ModelConfig.from_fields(read_object(Path(folder) / "config.json"))
 
 

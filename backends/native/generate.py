@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from backends.native.errors import KernelError
 from backends.native.loader import Loaded
 from backends.native.parallel.groups import all_reduce, tp_rank
 from backends.native.parallel.lockstep import run_ranks
@@ -19,7 +20,14 @@ def generate(
     sampling: Sampling = GREEDY,
     stop_ids: Collection[int] = (),
 ) -> list[int]:
-    """At most `max_new_tokens` token ids, each chosen given all before it; the last one may be of `stop_ids`."""
+    """At most `max_new_tokens` token ids, each chosen given all before it; the last one may be of `stop_ids`.
+
+    Raises KernelError on a device whose tensors hold no values.
+    """
+    if not loaded.place.kind.has_values:
+        raise KernelError(
+            f"device {loaded.place} computes no values, so there is no token to choose.", "use it with --load-only"
+        )
 
     def work(rank: int) -> list[int]:
         return _generate_rank(loaded, rank, prompt_ids, max_new_tokens, sampling, stop_ids)
@@ -49,6 +57,6 @@ def _generate_rank(
     return new_ids
 
 
-def _agreed(token_id: int, device: str) -> int:
+def _agreed(token_id: int, device: torch.device) -> int:
     """The token of rank 0: logits of ranks that run apart may differ in the last bit, and so may their choices."""
     return int(all_reduce(torch.tensor([token_id if tp_rank() == 0 else 0], device=device)))

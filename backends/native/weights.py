@@ -102,7 +102,9 @@ class NameMapping:
         stem = suffix.partition("_")[0]
         if module.endswith(".experts"):
             ids = [shard_id for fused, shard_id in EXPERT_SHARDS.values() if fused == stem]
-            return {(shard_id, expert_id) for expert_id in range(parameter.shape[0]) for shard_id in ids}
+            # A parameter that gets its memory late has no shape before, but says how many experts it is for.
+            experts = getattr(parameter, "stack_size", 0) or parameter.shape[0]
+            return {(shard_id, expert_id) for expert_id in range(experts) for shard_id in ids}
         proj = module.rpartition(".")[2]
         return {(shard_id,) for fused, shard_id in self.stacked.values() if fused == proj}
 

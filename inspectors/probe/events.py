@@ -331,6 +331,28 @@ class KernelLaunched(Body):
 
 
 @dataclass(frozen=True)
+class TensorKept(Body):
+    """A tensor of a forward pass is in the session's `tensors/` (level `tensors`).
+
+    `role` is "input" or "output" of `module` ("" is the model itself), `index` counts the tensors of that role,
+    `forward` the passes of the model. `name` is the tensor's name in `file`; one that passes through several modules
+    unchanged is kept once and told of several times.
+    """
+
+    kind: ClassVar[str] = "tensor.kept"
+    stage: ClassVar[str] = "forward.run"
+    module: str = ""
+    role: str = ""
+    index: int = 0
+    forward: int = 0
+    file: str = ""
+    name: str = ""
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class FieldSpec:
     """One column of a kind: its name and how it is stored ("int", "real", "bool", "text" or "json")."""
 

@@ -75,9 +75,11 @@ class Ledger(SplitWatch):
         on_cut: Callable[[Cut], None],
         on_write: Callable[[WeightWritten], None],
         find_parameter: FindParameter,
+        look_again: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(tensor, on_cut)
         self._on_write, self._find_parameter = on_write, find_parameter
+        self._look_again = look_again
         self._buffers: dict[int, Buffer] = {}
         given = view_of(tensor)
         self._root, self._root_note = _root(given, noted)
@@ -101,9 +103,10 @@ class Ledger(SplitWatch):
             self._saw_making(schema_name(func), args, kwargs, out)
 
     def rebound(self, name: str, tensor: Any) -> None:
-        """`parameter.data = x`: the parameter now is other memory, as a whole."""
+        """`parameter.data = x`: the parameter now is other memory, as a whole; fresh memory holds nothing yet."""
         view = view_of(tensor)
-        if view is not None:
+        buffer = self._buffers.get(view.storage) if view is not None else None
+        if view is not None and (buffer is None or buffer.is_root or buffer.pieces):
             self._write(name, view, view, self._shown(view), "data =")
 
     def _saw_writing(self, op: str, written: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -119,6 +122,7 @@ class Ledger(SplitWatch):
             if target is None or not target.elements:
                 continue
             pieces = self._pieces(op, target, source)
+            self._look_again()
             found = self._find_parameter(target)
             if found is None:
                 self._fill_buffer(target, pieces)
@@ -219,7 +223,7 @@ class Ledger(SplitWatch):
         marks = list(notes)
         if found.is_broadcast:
             marks.append("broadcast")
-        if not found.is_broadcast and found.order != box.order:
+        if not found.is_broadcast and found.order != box.order and box.order:
             marks.append("transposed")
         said = ", ".join(dict.fromkeys(marks))
         return WeightWritten(name, box.start, box.length, target.elements, said, found.start, found.length, op)

@@ -76,5 +76,5 @@ def layout_of(name: str, tensor: Any) -> Yielded:
 def _address(tensor: Any) -> int:
     try:
         return int(tensor.data_ptr())
-    except (AttributeError, RuntimeError, NotImplementedError):
+    except (AttributeError, RuntimeError, NotImplementedError, ValueError):
         return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 
 import pytest
 import torch
@@ -273,11 +272,10 @@ def test_greedy_generation_repeats_the_likeliest_token_of_a_prefill(tiny):
 def test_triton_kernels_give_the_logits_of_the_reference(tiny_fp8, monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    module = importlib.import_module("backends.native.kernels.triton.fused_qkvzba_split_reshape_cat")
-    importlib.reload(module)  # decorated anew, with the interpreter on
     options = {"tp_size": 2, "dtype": torch.float32}
     loads = [load(tiny_fp8, LoadOptions(**options, kernels=kind)) for kind in ("reference", "triton")]
-    assert loads[1].models[0].model.layers[0].linear_attn.split_projections is module.fused_qkvzba_split_reshape_cat
+    mixer = loads[1].models[0].model.layers[0].linear_attn
+    assert mixer.split_projections.__module__ == "backends.native.kernels.triton.fused_qkvzba_split_reshape_cat"
     tokens, positions = torch.tensor(PROMPT), torch.arange(len(PROMPT))
     reference, candidate = (run_ranks(2, lambda rank, of=of: of.models[rank](tokens, positions))[0] for of in loads)
-    assert torch.equal(reference, candidate)
+    assert relative_error(candidate, reference) <= BETWEEN_RANKS

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.native.checkpoint.spec import TensorSpec
-from backends.native.kernels.reference.causal_attention import causal_attention
-from backends.native.kernels.reference.rotary import rotary
+from backends.native.kernels.choice import kernel
 from backends.native.layers.build import Build
 from backends.native.layers.cache import AttentionCache
 from backends.native.layers.layernorm import RMSNorm
@@ -66,6 +65,7 @@ class Attention(nn.Module):
             self._head_norm(build, f"{prefix}.{name}") if shape.has_head_norms else None
             for name in ("q_norm", "k_norm")
         )
+        self.rotary, self.causal_attention = (kernel(op, build.kernels) for op in ("rotary", "causal_attention"))
 
     def _head_norm(self, build: Build, prefix: str) -> RMSNorm:
         shape = self.shape
@@ -83,10 +83,10 @@ class Attention(nn.Module):
             query, gate = query.unflatten(-2, (-1, 2)).unbind(-2)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
-        query, key = rotary(query, cos, sin), rotary(key, cos, sin)
+        query, key = self.rotary(query, cos, sin), self.rotary(key, cos, sin)
         if cache is not None:
             key, value = cache.extended(key, value)
-        attended = causal_attention(query, key, value)
+        attended = self.causal_attention(query, key, value)
         if gate is not None:
             attended = attended * torch.sigmoid(gate)
         output: Tensor = self.o_proj(attended.flatten(-2))

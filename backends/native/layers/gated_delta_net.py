@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.kernels.choice import kernel
-from backends.native.kernels.reference.causal_conv1d import causal_conv1d
-from backends.native.kernels.reference.gated_delta_rule import gated_delta_rule
 from backends.native.layers.build import Build
 from backends.native.layers.cache import DeltaNetCache
 from backends.native.layers.layernorm import RMSNormGated
@@ -79,6 +77,7 @@ class CausalConv1d(nn.Module):
             weight_loader=self.weight_loader,
             output_dim=0,
         )
+        self.causal_conv1d = kernel("causal_conv1d", build.kernels)
 
     def weight_loader(self, param: ModelParameter, loaded_weight: Tensor) -> None:
         """Copy this rank's slice of each group of channels: a slice of the whole would mix queries with keys."""
@@ -92,7 +91,8 @@ class CausalConv1d(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """[tokens, channels] and the inputs before them -> silu of the convolution, and the state after them."""
-        return causal_conv1d(x, self.weight.squeeze(1), state)
+        convolved: tuple[Tensor, Tensor] = self.causal_conv1d(x, self.weight.squeeze(1), state)
+        return convolved
 
 
 class GatedDeltaNet(nn.Module):
@@ -122,6 +122,9 @@ class GatedDeltaNet(nn.Module):
         self.A_log = self._per_head(f"{prefix}.A_log", torch.float32, slice_loader)
         self.norm = RMSNormGated(shape.head_v_dim, shape.rms_norm_eps, build=build, prefix=f"{prefix}.norm")
         self.out_proj = RowParallelLinear(value_dim, shape.hidden_size, build=build, prefix=f"{prefix}.out_proj")
+        self.gated_delta_rule, self.chunk_gated_delta_rule = (
+            kernel(op, build.kernels) for op in ("gated_delta_rule", "chunk_gated_delta_rule")
+        )
         self.split_projections = kernel("fused_qkvzba_split_reshape_cat", build.kernels)
 
     def _per_head(self, name: str, dtype: torch.dtype, loader: Callable[[Tensor, Tensor], None]) -> ModelParameter:
@@ -137,7 +140,8 @@ class GatedDeltaNet(nn.Module):
         key_dim = self.num_k_heads * shape.head_k_dim
         query, key, value = mixed_qkv.split((key_dim, key_dim, self.num_v_heads * shape.head_v_dim), dim=-1)
         decay = -self.A_log.exp() * nn.functional.softplus(a.float() + self.dt_bias)
-        attended, recurrent_state = gated_delta_rule(
+        rule = self.gated_delta_rule if x.shape[0] == 1 else self.chunk_gated_delta_rule
+        attended, recurrent_state = rule(
             query.unflatten(-1, (self.num_k_heads, -1)),
             key.unflatten(-1, (self.num_k_heads, -1)),
             value.unflatten(-1, (self.num_v_heads, -1)),

@@ -23,7 +23,6 @@ class HybridConfig(DecoderConfig):
     partial_rotary_factor: ClassVar[float] = 0.25
     has_zero_centered_norms: ClassVar[bool] = True
     has_output_gate: ClassVar[bool] = True
-    has_packed_projections: ClassVar[bool] = False
 
     linear_num_key_heads: int
     linear_num_value_heads: int
@@ -33,6 +32,7 @@ class HybridConfig(DecoderConfig):
     full_attention_interval: int = 4
     attn_output_gate: bool = True
     layer_types: tuple[str, ...] = ()
+    has_packed_projections: bool = False
 
     @classmethod
     def from_fields(cls: type[Config], fields: Mapping[str, object]) -> Config:  # noqa: PYI019 - Self needs Python 3.11

@@ -59,6 +59,8 @@ class LinearBase(nn.Module):
             sum(output_sizes),
             build.params_dtype,
             weight_loader=self.weight_loader,
+            kernels=build.kernels,
+            keeps_quantized_blocks=build.keeps_quantized_blocks,
         )
         self.bias = self._bias(build.params_dtype) if bias else None
 

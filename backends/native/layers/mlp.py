@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.native.checkpoint.spec import TensorSpec
-from backends.native.kernels.reference.silu_and_mul import silu_and_mul
+from backends.native.kernels.choice import kernel
 from backends.native.layers.build import Build
 from backends.native.layers.linear import MergedColumnParallelLinear, ReplicatedLinear, RowParallelLinear
 from backends.native.layers.moe import FusedMoE
@@ -62,10 +62,11 @@ class GatedMLP(nn.Module):
             bias=shape.has_bias,
             reduce_results=reduce_results,
         )
+        self.silu_and_mul = kernel("silu_and_mul", build.kernels)
 
     def forward(self, x: Tensor) -> Tensor:
         """[tokens, hidden] -> [tokens, hidden]."""
-        output: Tensor = self.down_proj(silu_and_mul(self.gate_up_proj(x)))
+        output: Tensor = self.down_proj(self.silu_and_mul(self.gate_up_proj(x)))
         return output
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from backends.native.errors import ShapeError
-from backends.native.kernels.reference.topk_softmax import topk_softmax
+from backends.native.kernels.choice import kernel
 from backends.native.layers.build import Build
 from backends.native.layers.parameter import (
     ModelParameter,
@@ -41,6 +41,7 @@ class FusedMoE(nn.Module):
     ) -> None:
         super().__init__()
         self.prefix = prefix
+        self.topk_softmax = kernel("topk_softmax", build.kernels)
         self.num_experts, self.top_k, self.renormalize = num_experts, top_k, renormalize
         self.tp_rank, self.tp_size = tp_rank(), tp_size()
         intermediate = divide(intermediate_size, self.tp_size, f"{prefix} moe_intermediate_size")
@@ -54,6 +55,8 @@ class FusedMoE(nn.Module):
             build.params_dtype,
             num_experts=num_experts,
             weight_loader=self.weight_loader,
+            kernels=build.kernels,
+            keeps_quantized_blocks=build.keeps_quantized_blocks,
         )
 
     def weight_loader(self, param: ShardedParameter, loaded_weight: Tensor, shard_id: str, expert_id: int) -> None:
@@ -82,5 +85,5 @@ class FusedMoE(nn.Module):
 
     def forward(self, x: Tensor, router_logits: Tensor) -> Tensor:
         """[tokens, hidden] and [tokens, experts] -> this rank's summand of [tokens, hidden]."""
-        topk_weights, topk_ids = topk_softmax(router_logits, self.top_k, self.renormalize)
+        topk_weights, topk_ids = self.topk_softmax(router_logits, self.top_k, self.renormalize)
         return self.quant_method.apply(self, x, topk_weights=topk_weights.to(x.dtype), topk_ids=topk_ids)

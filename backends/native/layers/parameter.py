@@ -29,8 +29,13 @@ class ShardedParameter(nn.Parameter):
     block: tuple[int, int]
 
     def __new__(cls, data: Tensor, **_: object) -> ShardedParameter:  # noqa: PYI034 - typing.Self needs Python 3.11
-        """A parameter that is never trained."""
-        return super().__new__(cls, data, requires_grad=False)
+        """A parameter that is never trained.
+
+        Tensors of a device that is written in Python have a class of their own, which torch would keep instead of this.
+        """
+        if type(data) in (Tensor, nn.Parameter):
+            return super().__new__(cls, data, requires_grad=False)
+        return data.as_subclass(cls)
 
     def __init__(
         self,

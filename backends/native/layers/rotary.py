@@ -17,8 +17,9 @@ from backends.native.errors import ConfigError
 class RopeParameters:
     """`rope_theta` and friends, flat in older config.json files and under `rope_parameters` in newer ones.
 
-    The last four belong to the type llama3: frequencies whose wavelength is long beside the trained length are slowed
-    down by `factor`. A `mrope_section` changes nothing for text, whose three positions are the same number.
+    The four after `rope_type` belong to the type llama3: frequencies whose wavelength is long beside the trained length
+    are slowed down by `factor`. Converted checkpoints have that as one divisor per frequency, `freq_factors`. A
+    `mrope_section` changes nothing for text, whose three positions are the same number.
     """
 
     rope_theta: float = 10000.0
@@ -28,6 +29,7 @@ class RopeParameters:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
+    freq_factors: tuple[float, ...] = ()
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object], *, partial_rotary_factor: float) -> RopeParameters:
@@ -56,6 +58,8 @@ class RopeParameters:
         rotary_dim = int(head_dim * self.partial_rotary_factor)
         exponents = torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim
         frequencies = self.rope_theta**-exponents
+        if self.freq_factors:
+            return frequencies / torch.tensor(self.freq_factors)
         return self._slowed_down(frequencies) if self.rope_type == "llama3" else frequencies
 
     def _slowed_down(self, frequencies: Tensor) -> Tensor:

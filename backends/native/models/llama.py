@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from backends.native.checkpoint.gguf_layout import GgmlLayout
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.config import ModelConfig
 from backends.native.layers.build import Build
@@ -19,6 +20,8 @@ from backends.native.layers.mlp import MLPShape
 from backends.native.weights import LoadReport, NameMapping
 
 ARCHITECTURES = ("LlamaForCausalLM",)
+GGML_ARCHITECTURES = ("llama",)
+GGML_LAYOUT = GgmlLayout(are_heads_interleaved=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +59,8 @@ class LlamaForCausalLM(CausalLM):
             "gate_proj": ("gate_up_proj", 0),
             "up_proj": ("gate_up_proj", 1),
         },
-        # Early checkpoints stored the frequencies, which follow from config.json.
-        ignored_suffixes=("rotary_emb.inv_freq",),
+        # Early checkpoints stored the frequencies, which follow from config.json; factors are read with the metadata.
+        ignored_suffixes=("rotary_emb.inv_freq", "rope_freqs.weight"),
     )
 
     def __init__(self, model_config: ModelConfig, build: Build) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from backends.native.checkpoint.gguf_layout import GgmlLayout
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.config import ModelConfig
 from backends.native.layers.build import Build
@@ -18,6 +19,8 @@ from backends.native.layers.mlp import MLPShape, MoEShape
 from backends.native.weights import LoadReport, NameMapping
 
 ARCHITECTURES = ("Qwen3MoeForCausalLM",)
+GGML_ARCHITECTURES = ("qwen3moe",)
+GGML_LAYOUT = GgmlLayout()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
+from backends.native.checkpoint.gguf_layout import GgmlLayout
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.config import ModelConfig
 from backends.native.layers.build import Build
@@ -19,13 +19,15 @@ from backends.native.layers.mlp import MLPShape, MoEShape
 from backends.native.weights import LoadReport, NameMapping
 
 ARCHITECTURES = ("Qwen3NextForCausalLM",)
+GGML_ARCHITECTURES = ("qwen3next",)
+GGML_LAYOUT = GgmlLayout(are_norms_shifted=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen3NextConfig(HybridConfig):
     """The fields of config.json that shape the model."""
 
-    has_packed_projections: ClassVar[bool] = True
+    has_packed_projections: bool = True
 
     intermediate_size: int
     num_experts: int
@@ -72,6 +74,11 @@ class Qwen3NextForCausalLM(CausalLM):
             "v_proj": ("qkv_proj", "v"),
             "gate_proj": ("gate_up_proj", 0),
             "up_proj": ("gate_up_proj", 1),
+            # Stored apart by converters that unpack them; in_proj_qkvz and in_proj_ba as published are whole.
+            "in_proj_qkv": ("in_proj_qkvz", (0, 1, 2)),
+            "in_proj_z": ("in_proj_qkvz", 3),
+            "in_proj_b": ("in_proj_ba", 0),
+            "in_proj_a": ("in_proj_ba", 1),
         },
         ignored_prefixes=("mtp.",),  # multi-token prediction is a draft model of its own
     )

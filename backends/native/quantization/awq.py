@@ -10,13 +10,14 @@ from torch import Tensor
 
 from backends.native.config import AS_PUBLISHED, checked_value
 from backends.native.errors import ConfigError
-from backends.native.kernels.reference.awq_linear import BITS, OUTPUT_ORDER, awq_linear, dequantize_awq
+from backends.native.kernels.reference.awq_linear import BITS, OUTPUT_ORDER, dequantize_awq
 from backends.native.kernels.reference.packing import WORD_BITS, pack_int32
 from backends.native.quantization.config import FusedNames
 from backends.native.quantization.formats.int_groups import GROUP_REMEDY, quantize_groups
 from backends.native.quantization.stored import (
     INPUT,
     OUTPUT,
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -27,6 +28,7 @@ from backends.native.quantization.stored import (
 from backends.native.quantization.stored_config import OneFormatConfig
 
 QUANT_METHODS = ("awq",)
+EXAMPLES = {"int4 groups": {"bits": 4, "group_size": 128, "version": "gemm", "zero_point": True}}
 IGNORE_KEY = "modules_to_not_convert"
 BITS_KEYS, GROUP_KEYS = ("bits", "w_bit"), ("group_size", "q_group_size")
 LAYOUT = "gemm"
@@ -47,6 +49,7 @@ class AWQWeight(StoredWeight):
 
     group_size: int | None
 
+    OP = "awq_linear"
     LINEAR_METHOD = AWQLinearMethod
     MOE_METHOD = AWQMoEMethod
 
@@ -78,9 +81,9 @@ class AWQWeight(StoredWeight):
         """The integers less their zero point, times the scale of their group."""
         return dequantize_awq(tensors["qweight"], tensors["qzeros"], tensors["scales"])
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Dequantizes the weight, leaves `x` as it is."""
-        return awq_linear(x, tensors["qweight"], tensors["qzeros"], tensors["scales"], bias)
+        return multiply(x, tensors["qweight"], tensors["qzeros"], tensors["scales"], bias)
 
 
 @dataclass(frozen=True)

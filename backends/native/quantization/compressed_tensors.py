@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from backends.native.config import AS_PUBLISHED, checked, checked_value
@@ -22,6 +22,20 @@ from backends.native.quantization.stored import StoredWeight
 from backends.native.quantization.stored_config import StoredConfig
 
 QUANT_METHODS = ("compressed-tensors",)
+EXAMPLES = {
+    words: {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}, "format": layout}
+    for words, layout, weights in (
+        ("fp8 per channel", "float-quantized", {"num_bits": 8, "type": "float", "strategy": "channel"}),
+        ("int8 per channel", "int-quantized", {"num_bits": 8, "type": "int", "strategy": "channel"}),
+        ("int4 groups", "pack-quantized", {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}),
+        (
+            "nvfp4",
+            "nvfp4-pack-quantized",
+            {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16},
+        ),
+        ("mxfp4", "mxfp4-pack-quantized", {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32}),
+    )
+}
 PATTERN = "re:"
 LINEAR = "Linear"
 FLOAT4_BITS = 4
@@ -103,6 +117,11 @@ class CompressedTensorsConfig(StoredConfig):
         group = next(by_name, None) or next(by_class, None)
         return None if group is None else group.stored
 
+    def with_quantized_inputs(self) -> CompressedTensorsConfig:
+        """In every group."""
+        groups = tuple(Group(group.targets, group.stored.with_quantized_inputs()) for group in self.groups)
+        return replace(self, groups=groups)
+
     def formats(self) -> tuple[StoredWeight, ...]:
         """Those of its groups."""
         return tuple(group.stored for group in self.groups)
@@ -150,7 +169,8 @@ def _stored(weights: Arguments, inputs: Arguments | None, layout: str) -> Stored
     if weights.num_bits != 8 or not weights.symmetric or weights.dynamic or activations is None:
         return None
     if weights.type == "float" and weights.strategy == "block" and weights.block_structure:
-        return Float8Blocks(cast("tuple[int, int]", weights.block_structure), "weight_scale")
+        block = cast("tuple[int, int]", weights.block_structure)
+        return Float8Blocks(block, "weight_scale", declares_inputs=activations == "dynamic")
     if weights.strategy not in ("tensor", "channel"):
         return None
     strategy = cast("Strategy", weights.strategy)

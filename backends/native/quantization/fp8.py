@@ -15,6 +15,11 @@ from backends.native.quantization.stored_config import OneFormatConfig
 
 PER_CHANNEL = "fbgemm_fp8"
 QUANT_METHODS = ("fp8", "fbgemm_fp8")
+EXAMPLES = {
+    "block": {"weight_block_size": [128, 128]},
+    "per tensor": {"activation_scheme": "dynamic"},
+    "per channel": {"quant_method": "fbgemm_fp8"},
+}
 IGNORE_KEYS = ("modules_to_not_convert", "ignored_layers")
 SCHEMES: Mapping[object, Activations] = {"static": "static", "dynamic": "dynamic"}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backends.native.config import AS_PUBLISHED, checked_value
 from backends.native.errors import CheckpointError, ConfigError
-from backends.native.kernels.reference.gptq_linear import dequantize_gptq, gptq_linear
+from backends.native.kernels.reference.gptq_linear import dequantize_gptq
 from backends.native.kernels.reference.packing import WORD_BITS, pack_int32
 from backends.native.quantization.config import FusedNames
 from backends.native.quantization.formats.int_groups import GROUP_REMEDY, columns_by_norm, quantize_groups
@@ -20,6 +20,7 @@ from backends.native.quantization.stored import (
     INPUT,
     OUTPUT,
     SHARD,
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -30,6 +31,7 @@ from backends.native.quantization.stored import (
 from backends.native.quantization.stored_config import OneFormatConfig
 
 QUANT_METHODS = ("gptq",)
+EXAMPLES = {"int4 groups": {"bits": 4, "group_size": 128, "sym": True, "desc_act": False}}
 IGNORE_KEY = "modules_to_not_convert"
 LEFT_OUT = "-:"
 """Introduces an expression over names of modules that are not quantized."""
@@ -59,6 +61,7 @@ class GPTQWeight(StoredWeight):
     is_reordered: bool = False
     zero_shift: int = 1
 
+    OP = "gptq_linear"
     LINEAR_METHOD = GPTQLinearMethod
     MOE_METHOD = GPTQMoEMethod
 
@@ -118,9 +121,9 @@ class GPTQWeight(StoredWeight):
             )
         return {suffix: tensor for suffix, tensor in tensors.items() if suffix != "g_idx"}
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Dequantizes the weight, leaves `x` as it is."""
-        return gptq_linear(x, *self._operands(tensors), self.bits, self.zero_shift, bias)
+        return multiply(x, *self._operands(tensors), self.bits, self.zero_shift, bias)
 
     @staticmethod
     def _operands(tensors: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

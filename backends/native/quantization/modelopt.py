@@ -17,6 +17,11 @@ from backends.native.quantization.stored_config import OneFormatConfig
 
 QUANT_METHODS = ("modelopt", "modelopt_fp4")
 DESCRIBED_IN = ("hf_quant_config.json",)
+EXAMPLES = {
+    "nvfp4": {"quant_algo": "NVFP4"},
+    "fp8 per tensor": {"quant_algo": "FP8"},
+    "fp8 per channel": {"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"},
+}
 IGNORE_KEYS = ("ignore", "exclude_modules")
 ALGORITHMS: Mapping[object, StoredWeight] = {
     "NVFP4": Nvfp4(MULTIPLIED),

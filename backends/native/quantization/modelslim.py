@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from backends.native.errors import CheckpointError, ConfigError
-from backends.native.kernels.reference.int8_deq_linear import int8_deq_linear
-from backends.native.kernels.reference.int8_linear import INT8_MAX, dequantize_int8, int8_linear
+from backends.native.kernels.reference.int8_linear import INT8_MAX, dequantize_int8
 from backends.native.layers.parameter import AttributeParameter
 from backends.native.quantization.config import FusedNames
 from backends.native.quantization.formats.float8 import SYNTHETIC_INPUT_ABSMAX, absmax_per
 from backends.native.quantization.stored import (
     OUTPUT,
     SHARD,
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -29,6 +29,10 @@ from backends.native.quantization.stored_config import StoredConfig
 
 QUANT_METHODS = ("modelslim",)
 DESCRIBED_IN = ("quant_model_description.json",)
+EXAMPLES = {
+    "int8 static inputs": {"model_quant_type": "W8A8"},
+    "int8 dynamic inputs": {"model_quant_type": "W8A8_DYNAMIC"},
+}
 WEIGHT = ".weight"
 FLOAT, TYPE_OF_MODEL = "FLOAT", "model_quant_type"
 SYNTHETIC_OFFSET = 5.0
@@ -57,6 +61,9 @@ class W8A8Dynamic(StoredWeight):
     """`weight` int8 with `weight_scale` and `weight_offset` [N, 1]."""
 
     NAME: ClassVar[str] = "W8A8_DYNAMIC"
+    OP: ClassVar[str] = "int8_linear"
+    LAYOUT_OP: ClassVar[str | None] = "int8_weight_layout"
+    MOE_OP: ClassVar[str | None] = "int8_moe"
     LINEAR_METHOD: ClassVar[type[StoredLinearMethod]] = W8A8DynamicLinearMethod
     MOE_METHOD: ClassVar[type[StoredMoEMethod]] = W8A8DynamicMoEMethod
 
@@ -79,10 +86,22 @@ class W8A8Dynamic(StoredWeight):
         """`(weight - offset) * scale`."""
         return dequantize_int8(tensors["weight"], tensors["weight_scale"], tensors["weight_offset"])
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def finish(self, tensors: Tensors, part: WeightPart) -> Tensors:
+        """Drop offsets that are all zero, as those of symmetric weights are: kernels need not subtract them."""
+        del part
+        is_symmetric = not bool(tensors["weight_offset"].any())
+        return {name: tensor for name, tensor in tensors.items() if not is_symmetric or name != "weight_offset"}
+
+    def moe_arguments(self, w13: Tensors, w2: Tensors) -> tuple[Tensor, ...] | None:
+        """Symmetric weights, which one kernel runs for all experts."""
+        if "weight_offset" in w13 or "weight_offset" in w2:
+            return None
+        return w13["weight"], w13["weight_scale"], w2["weight"], w2["weight_scale"]
+
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Quantizes `x` per token and multiplies integers."""
-        scale, offset = tensors["weight_scale"], tensors["weight_offset"]
-        return int8_linear(x, tensors["weight"], scale, offset, None, None, True, bias)
+        scale, offset = tensors["weight_scale"], tensors.get("weight_offset")
+        return multiply(x, tensors["weight"], scale, offset, None, None, True, bias)
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,7 @@ class W8A8Static(W8A8Dynamic):
     """
 
     NAME: ClassVar[str] = "W8A8"
+    OP: ClassVar[str] = "int8_deq_linear"
     LINEAR_METHOD = W8A8LinearMethod
     MOE_METHOD = W8A8MoEMethod
 
@@ -135,10 +155,10 @@ class W8A8Static(W8A8Dynamic):
             "quant_bias": torch.zeros_like(quant_bias) if part.input_part else quant_bias,
         }
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Quantizes `x` by the stored scale and multiplies integers."""
         del bias
-        return int8_deq_linear(
+        return multiply(
             x,
             tensors["weight"],
             tensors["input_scale"],

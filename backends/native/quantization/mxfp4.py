@@ -10,6 +10,7 @@ from backends.native.quantization.formats.microscaling import Microscaling
 from backends.native.quantization.stored_config import OneFormatConfig
 
 QUANT_METHODS = ("mxfp4",)
+EXAMPLES = {"float4 groups of 32": {}}
 IGNORE_KEY = "modules_to_not_convert"
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.native.errors import ShapeError
+from backends.native.kernels.choice import alternative, kernel
 from backends.native.kernels.reference.fused_moe import Linear, run_experts
 from backends.native.layers.linear import LinearBase
 from backends.native.layers.moe import FusedMoE
@@ -19,6 +20,8 @@ from backends.native.quantization.config import LinearMethod, MoEMethod
 
 SHARD, OUTPUT, INPUT = "shard", "output", "input"
 Tensors = Mapping[str, Tensor]
+Multiply = Callable[..., Tensor]
+"""The chosen kernel of a format's operation."""
 EXAMPLE_SIZE = 4096
 
 
@@ -112,8 +115,16 @@ class StoredTensor:
 
 
 class StoredWeight(ABC):
-    """How a weight [output, input] is stored, made and multiplied; tensors are known by their suffixes."""
+    """How a weight [output, input] is stored, made and multiplied; tensors are known by their suffixes.
 
+    `OP` is the operation that multiplies, a file of kernels. `LAYOUT_OP` is the one that gives a weight which is
+    multiplied as a whole the layout that the kernels want; `MOE_OP` runs all experts at once, where a kind of kernels
+    has one: otherwise they run one after the other.
+    """
+
+    OP: ClassVar[str]
+    LAYOUT_OP: ClassVar[str | None] = None
+    MOE_OP: ClassVar[str | None] = None
     LINEAR_METHOD: ClassVar[type[StoredLinearMethod]]
     MOE_METHOD: ClassVar[type[StoredMoEMethod]]
 
@@ -144,16 +155,35 @@ class StoredWeight(ABC):
         return tensors
 
     @abstractmethod
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
-        """`x` [tokens, input] times the weight of one projection, or of several that share what is per shard."""
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+        """`x` [tokens, input] times the weight of one projection, or of several that share what is per shard.
+
+        `multiply` is the kernel of `OP`.
+        """
+
+    def with_quantized_inputs(self) -> StoredWeight:
+        """The same weight multiplied as engines do on GPUs, where the checkpoint says so and this is not yet done."""
+        return self
+
+    def is_read_whole(self, tensors: Tensors) -> bool:
+        """Whether `linear` hands on the weight as it is, so that it may have a layout of its kernel."""
+        del tensors
+        return True
+
+    def moe_arguments(self, w13: Tensors, w2: Tensors) -> tuple[Tensor, ...] | None:
+        """What the kernel of `MOE_OP` takes between `x` and the chosen experts; None where it cannot run these."""
+        del w13, w2
+        return None
 
 
 class _Placed:
     """One stored weight of a layer: which parameters it has and how they multiply."""
 
-    def __init__(self, stored: StoredWeight, part: WeightPart, stem: str = "") -> None:
+    def __init__(self, stored: StoredWeight, part: WeightPart, kernels: Sequence[str], stem: str = "") -> None:
         stored.require_shape(part)
         self.stored, self.part, self.stem = stored, part, stem
+        self.multiply = kernel(stored.OP, kernels)
+        self.layout = None if stored.LAYOUT_OP is None else alternative(stored.LAYOUT_OP, kernels)
         self.specs = {spec.suffix: spec for spec in stored.tensors(part)}
 
     def register(self, layer: nn.Module, weight_loader: Callable[..., None], experts: tuple[int, ...] = ()) -> None:
@@ -189,15 +219,24 @@ class _Placed:
                 merged = nn.Parameter(tensor[:1].clone(), requires_grad=False)
                 layer.register_parameter(f"{self.stem}{suffix}", merged)
 
+    def lay_out(self, layer: nn.Module) -> None:
+        """Give the weight the layout its kernel wants; no part of it may be taken from then on."""
+        if self.layout is not None:
+            held = self.tensors(layer)["weight"]
+            layer.register_parameter(f"{self.stem}weight", nn.Parameter(self.layout(held), requires_grad=False))
+
+    def is_whole(self, tensors: Tensors) -> bool:
+        """Whether all projections share what there is one of per shard, so that one product is enough."""
+        return all(tensor.shape[0] == 1 for suffix, tensor in tensors.items() if SHARD in self.specs[suffix].dims)
+
     def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """`x` times the whole weight, projection by projection where they differ in what there is one of per shard."""
-        counts = {tensor.shape[0] for suffix, tensor in tensors.items() if SHARD in self.specs[suffix].dims}
-        if counts <= {1}:
-            return self.stored.linear(x, self._shard(tensors, 0, 0, None), bias)
+        if self.is_whole(tensors):
+            return self.stored.linear(self.multiply, x, self._shard(tensors, 0, 0, None), bias)
         outputs, start = [], 0
         for position, size in enumerate(self.part.output_partition_sizes):
             own_bias = None if bias is None else bias.narrow(0, start, size)
-            outputs.append(self.stored.linear(x, self._shard(tensors, position, start, size), own_bias))
+            outputs.append(self.stored.linear(self.multiply, x, self._shard(tensors, position, start, size), own_bias))
             start += size
         return torch.cat(outputs, dim=-1)
 
@@ -242,13 +281,16 @@ class StoredLinearMethod(LinearMethod[LinearBase]):
             params_dtype,
             input_part=layer.tp_rank if input_size_per_partition < input_size else 0,
         )
-        self.weight = _Placed(self.stored, part)
+        self.weight = _Placed(self.stored, part, extra["kernels"])
         self.weight.register(layer, extra["weight_loader"])
 
     def process_weights_after_loading(self, layer: LinearBase) -> None:
         """Let the format finish, and merge what its projections have in common."""
         self.weight.finish(layer)
         self.weight.merge_equal_shards(layer)
+        tensors = self.weight.tensors(layer)
+        if self.weight.is_whole(tensors) and self.stored.is_read_whole(tensors):
+            self.weight.lay_out(layer)
 
     def apply(self, layer: LinearBase, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """`x` [tokens, input] -> [tokens, output] in the dtype of `x`."""
@@ -262,6 +304,7 @@ class StoredMoEMethod(MoEMethod[FusedMoE]):
         self.stored = stored
         self.w13: _Placed
         self.w2: _Placed
+        self.all_experts: Multiply | None = None
 
     def create_weights(
         self,
@@ -286,7 +329,9 @@ class StoredMoEMethod(MoEMethod[FusedMoE]):
             params_dtype,
             input_part=layer.tp_rank if own < whole else 0,
         )
-        self.w13, self.w2 = _Placed(self.stored, w13, "w13_"), _Placed(self.stored, w2, "w2_")
+        kernels, moe_op = extra["kernels"], self.stored.MOE_OP
+        self.all_experts = None if moe_op is None else alternative(moe_op, kernels)
+        self.w13, self.w2 = _Placed(self.stored, w13, kernels, "w13_"), _Placed(self.stored, w2, kernels, "w2_")
         for placed in (self.w13, self.w2):
             placed.register(layer, extra["weight_loader"], (extra["num_experts"],))
 
@@ -294,12 +339,18 @@ class StoredMoEMethod(MoEMethod[FusedMoE]):
         """Let the format finish the stacks of both weights."""
         self.w13.finish(layer)
         self.w2.finish(layer)
+        if self.all_experts is not None and self._moe_arguments(layer) is not None:
+            self.w13.lay_out(layer)
+            self.w2.lay_out(layer)
 
     def apply(
         self, layer: FusedMoE, x: Tensor, bias: Tensor | None = None, *, topk_weights: Tensor, topk_ids: Tensor
     ) -> Tensor:
-        """Run the chosen experts one after the other."""
+        """Run the chosen experts at once where the kernels can, or one after the other."""
         del bias
+        arguments = self._moe_arguments(layer)
+        if self.all_experts is not None and arguments is not None:
+            return self.all_experts(x, *arguments, topk_weights, topk_ids)
         w13, w2 = self.w13.tensors(layer), self.w2.tensors(layer)
 
         def expert(expert_id: int) -> tuple[Linear, Linear]:
@@ -309,6 +360,9 @@ class StoredMoEMethod(MoEMethod[FusedMoE]):
             )
 
         return run_experts(x, expert, topk_weights, topk_ids)
+
+    def _moe_arguments(self, layer: FusedMoE) -> tuple[Tensor, ...] | None:
+        return self.stored.moe_arguments(self.w13.tensors(layer), self.w2.tensors(layer))
 
 
 def _of_expert(stacks: Tensors, expert_id: int) -> Tensors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -73,6 +73,10 @@ class OneFormatConfig(StoredConfig):
     """A checkpoint whose modules are all stored in one format, apart from those that are ignored."""
 
     stored: StoredWeight
+
+    def with_quantized_inputs(self) -> OneFormatConfig:
+        """In that format."""
+        return replace(self, stored=self.stored.with_quantized_inputs())
 
     def stored_as(self, module: str) -> StoredWeight | None:
         """The one format."""

@@ -70,7 +70,7 @@ class FormScreen(ModalScreen["Wanted | None"]):
 
     def _problem(self) -> str:
         checkpoint = self._given("checkpoint")
-        if not checkpoint or not Path(checkpoint).expanduser().is_dir():
+        if not checkpoint or not Path(checkpoint).expanduser().exists():
             return f"no such folder: {checkpoint!r}"
         if not self._given("engine"):
             return "name an engine, such as native"

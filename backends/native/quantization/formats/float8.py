@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from backends.native.kernels.reference.fp8_linear import E4M3_MAX, fp8_linear, to_e4m3
+from backends.native.kernels.reference.fp8_linear import E4M3_MAX, to_e4m3
 from backends.native.quantization.stored import (
     OUTPUT,
     SHARD,
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -48,6 +49,7 @@ class Float8(StoredWeight):
     strategy: Strategy
     activations: Activations
 
+    OP = "fp8_linear"
     LINEAR_METHOD = Fp8ScaledLinearMethod
     MOE_METHOD = Fp8ScaledMoEMethod
 
@@ -74,9 +76,7 @@ class Float8(StoredWeight):
         """Weight times scale."""
         return tensors["weight"].float() * tensors["weight_scale"]
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Quantizes `x` as the checkpoint says and multiplies in e4m3."""
         is_quantizing = self.activations != "none"
-        return fp8_linear(
-            x, tensors["weight"], tensors["weight_scale"], tensors.get("input_scale"), is_quantizing, bias
-        )
+        return multiply(x, tensors["weight"], tensors["weight_scale"], tensors.get("input_scale"), is_quantizing, bias)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from backends.native.errors import ShapeError
-from backends.native.kernels.reference.fp8_block_linear import dequantize_blocks, fp8_block_linear, fp8_block_moe
+from backends.native.kernels.choice import kernel
+from backends.native.kernels.reference.fp8_block_linear import dequantize_blocks
 from backends.native.kernels.reference.fp8_linear import E4M3_MAX
 from backends.native.layers.moe import FusedMoE
 from backends.native.quantization.formats.float8 import SMALLEST_ABSMAX
 from backends.native.quantization.stored import (
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -54,33 +57,47 @@ def require_whole_blocks(part: WeightPart, block: tuple[int, int]) -> None:
 
 
 class Fp8LinearMethod(StoredLinearMethod):
-    """Weight-only reference: dequantizes the weight, leaves the input as it is."""
+    """Weight-only, or with inputs quantized per token and group, as the format says."""
 
 
 class Fp8MoEMethod(StoredMoEMethod):
     """Experts with block scales, run by one operator."""
 
+    def __init__(self, stored: Float8Blocks) -> None:
+        super().__init__(stored)
+        self.blocks = stored
+
+    def create_weights(self, layer: FusedMoE, *sizes: Any, **extra: Any) -> None:
+        """Register the parameters, and choose the kernel of all experts."""
+        super().create_weights(layer, *sizes, **extra)
+        self.run = kernel(self.blocks.MOE_OP, extra["kernels"])
+
     def apply(
         self, layer: FusedMoE, x: Tensor, bias: Tensor | None = None, *, topk_weights: Tensor, topk_ids: Tensor
     ) -> Tensor:
-        """Weight-only reference: dequantizes the chosen experts, leaves `x` as it is."""
+        """Weighted sum of the chosen experts' outputs."""
         del bias
-        stored = self.stored
-        if not isinstance(stored, Float8Blocks):
-            return super().apply(layer, x, topk_weights=topk_weights, topk_ids=topk_ids)
-        w13_scale, w2_scale = (layer.get_parameter(f"{stem}{stored.scale_suffix}") for stem in ("w13_", "w2_"))
-        return fp8_block_moe(
-            x, layer.w13_weight, w13_scale, layer.w2_weight, w2_scale, list(stored.block), topk_weights, topk_ids
+        blocks = self.blocks
+        w13_scale, w2_scale = (layer.get_parameter(f"{stem}{blocks.scale_suffix}") for stem in ("w13_", "w2_"))
+        output: Tensor = self.run(
+            x, layer.w13_weight, w13_scale, layer.w2_weight, w2_scale, list(blocks.block), topk_weights, topk_ids
         )
+        return output
 
 
 @dataclass(frozen=True)
 class Float8Blocks(StoredWeight):
-    """`weight` e4m3 and its scales, sharded by the weight's loader in units of blocks of (block_n, block_k)."""
+    """`weight` e4m3 and its scales, sharded by the weight's loader in units of blocks of (block_n, block_k).
+
+    Weight-only: inputs stay as they are, whether or not the checkpoint says that they are quantized.
+    """
 
     block: tuple[int, int]
     scale_suffix: str = "weight_scale_inv"
+    declares_inputs: bool = True
 
+    OP: ClassVar[str] = "fp8_block_linear"
+    MOE_OP: ClassVar[str] = "fp8_block_moe"
     LINEAR_METHOD = Fp8LinearMethod
     MOE_METHOD = Fp8MoEMethod
 
@@ -91,6 +108,12 @@ class Float8Blocks(StoredWeight):
             StoredTensor("weight", torch.float8_e4m3fn),
             StoredTensor(self.scale_suffix, torch.float32, block=self.block),
         )
+
+    def with_quantized_inputs(self) -> Float8Blocks:
+        """With inputs quantized per token and group, if the checkpoint says that they are."""
+        if not self.declares_inputs:
+            return self
+        return DynamicFloat8Blocks(self.block, self.scale_suffix)
 
     def require_shape(self, part: WeightPart) -> None:
         """Raise ShapeError for a block that is cut."""
@@ -105,6 +128,14 @@ class Float8Blocks(StoredWeight):
         """Weight times the scale of its block."""
         return dequantize_blocks(tensors["weight"], tensors[self.scale_suffix], self.block)
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
-        """Dequantizes the weight, leaves `x` as it is."""
-        return fp8_block_linear(x, tensors["weight"], tensors[self.scale_suffix], list(self.block), bias)
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+        """Weight and block scales, as both of the format's operations take them."""
+        return multiply(x, tensors["weight"], tensors[self.scale_suffix], list(self.block), bias)
+
+
+@dataclass(frozen=True)
+class DynamicFloat8Blocks(Float8Blocks):
+    """The same weights, with inputs quantized per token in groups of block_k, as engines run them on GPUs."""
+
+    OP: ClassVar[str] = "fp8_block_dynamic_linear"
+    MOE_OP: ClassVar[str] = "fp8_block_dynamic_moe"

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backends.native.kernels.reference.int8_linear import INT8_MAX, dequantize_int8, int8_linear
+from backends.native.kernels.reference.int8_linear import INT8_MAX, dequantize_int8
 from backends.native.quantization.formats.float8 import SYNTHETIC_INPUT_ABSMAX, Activations, Strategy, absmax_per
 from backends.native.quantization.stored import (
     OUTPUT,
     SHARD,
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -39,6 +40,9 @@ class Int8(StoredWeight):
     activations: Activations
     is_input_symmetric: bool = True
 
+    OP = "int8_linear"
+    LAYOUT_OP = "int8_weight_layout"
+    MOE_OP = "int8_moe"
     LINEAR_METHOD = Int8LinearMethod
     MOE_METHOD = Int8MoEMethod
 
@@ -69,9 +73,9 @@ class Int8(StoredWeight):
         """Weight times scale."""
         return dequantize_int8(tensors["weight"], tensors["weight_scale"], None)
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Quantizes `x` as the checkpoint says and multiplies integers."""
-        return int8_linear(
+        return multiply(
             x,
             tensors["weight"],
             tensors["weight_scale"],
@@ -81,3 +85,13 @@ class Int8(StoredWeight):
             self.activations != "none",
             bias,
         )
+
+    def is_read_whole(self, tensors: Tensors) -> bool:
+        """A zero point of the inputs is corrected for by sums over the weight."""
+        return "input_zero_point" not in tensors
+
+    def moe_arguments(self, w13: Tensors, w2: Tensors) -> tuple[Tensor, ...] | None:
+        """Scales per channel and inputs quantized per token, which one kernel runs for all experts."""
+        if self.strategy != "channel" or self.activations != "dynamic":
+            return None
+        return w13["weight"], w13["weight_scale"], w2["weight"], w2["weight_scale"]

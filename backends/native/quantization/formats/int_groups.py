@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from backends.native.errors import ShapeError
-from backends.native.kernels.reference.packed_int_linear import dequantize_packed, packed_int_linear
+from backends.native.kernels.reference.packed_int_linear import dequantize_packed
 from backends.native.kernels.reference.packing import WORD_BITS, pack_int32
 from backends.native.quantization.stored import (
     INPUT,
     OUTPUT,
     SHARD,
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -77,6 +78,7 @@ class PackedInts(StoredWeight):
     is_symmetric: bool = True
     has_g_idx: bool = False
 
+    OP = "packed_int_linear"
     LINEAR_METHOD = PackedIntLinearMethod
     MOE_METHOD = PackedIntMoEMethod
 
@@ -141,9 +143,9 @@ class PackedInts(StoredWeight):
             )
         return {suffix: tensor for suffix, tensor in tensors.items() if suffix != "weight_shape"}
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Dequantizes the weight, leaves `x` as it is."""
-        return packed_int_linear(x, *self._operands(tensors), self.bits, bias)
+        return multiply(x, *self._operands(tensors), self.bits, bias)
 
     @staticmethod
     def _operands(tensors: Tensors) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:

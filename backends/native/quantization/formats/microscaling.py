@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backends.native.kernels.reference.mxfp4_linear import GROUP, mxfp4_floats, mxfp4_groups, mxfp4_linear
+from backends.native.kernels.reference.mxfp4_linear import GROUP, mxfp4_floats, mxfp4_groups
 from backends.native.kernels.reference.packing import pack_nibbles, unpack_nibbles
 from backends.native.quantization.stored import (
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -36,6 +37,7 @@ class Microscaling(StoredWeight):
     weight_suffix: str = "weight"
     is_quantizing_inputs: bool = False
 
+    OP = "mxfp4_linear"
     LINEAR_METHOD = Mxfp4LinearMethod
     MOE_METHOD = Mxfp4MoEMethod
 
@@ -60,6 +62,6 @@ class Microscaling(StoredWeight):
         """Codes times powers of two."""
         return mxfp4_floats(unpack_nibbles(tensors[self.weight_suffix]), tensors["weight_scale"])
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Dequantizes the weight, and quantizes `x` where the checkpoint says so."""
-        return mxfp4_linear(x, tensors[self.weight_suffix], tensors["weight_scale"], self.is_quantizing_inputs, bias)
+        return multiply(x, tensors[self.weight_suffix], tensors["weight_scale"], self.is_quantizing_inputs, bias)

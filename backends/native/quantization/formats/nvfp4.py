@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from backends.native.kernels.reference.fp8_linear import E4M3_MAX
-from backends.native.kernels.reference.nvfp4_linear import GROUP, nvfp4_floats, nvfp4_groups, nvfp4_linear
+from backends.native.kernels.reference.nvfp4_linear import GROUP, nvfp4_floats, nvfp4_groups
 from backends.native.kernels.reference.packing import E2M1_MAX, pack_nibbles, unpack_nibbles
 from backends.native.quantization.formats.float8 import SMALLEST_ABSMAX, SYNTHETIC_INPUT_ABSMAX
 from backends.native.quantization.stored import (
     SHARD,
+    Multiply,
     StoredLinearMethod,
     StoredMoEMethod,
     StoredTensor,
@@ -53,6 +54,7 @@ class Nvfp4(StoredWeight):
     spelling: Spelling
     is_quantizing_inputs: bool = True
 
+    OP = "nvfp4_linear"
     LINEAR_METHOD = Nvfp4LinearMethod
     MOE_METHOD = Nvfp4MoEMethod
 
@@ -89,10 +91,10 @@ class Nvfp4(StoredWeight):
         unit = self._scale(tensors[self.spelling.weight_global])
         return nvfp4_floats(unpack_nibbles(tensors[self.spelling.weight]), tensors["weight_scale"], unit)
 
-    def linear(self, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
+    def linear(self, multiply: Multiply, x: Tensor, tensors: Tensors, bias: Tensor | None) -> Tensor:
         """Quantizes `x` in groups if the checkpoint does, and multiplies in float32."""
         input_unit = tensors.get(self.spelling.input_global)
-        return nvfp4_linear(
+        return multiply(
             x,
             tensors[self.spelling.weight],
             tensors["weight_scale"],
