@@ -81,6 +81,8 @@ class WeightsInspector:
         shows = call.tracepoint.shows
         if shows == "tensor.read":
             self._names.note(str(call.get("name", "")), call.get("tensor"))
+        elif shows == "tensor.rearranged":
+            self._names.note_rearranged(call.get("tensor"))
         elif shows == "model.loaded":
             self._recorder.point(_model_loaded(call), call.rank)
         elif shows == "loader.called":

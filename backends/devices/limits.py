@@ -11,7 +11,8 @@ from dataclasses import dataclass
 class LaunchLimits:
     """`family` names them in messages; None, or an empty tuple, means that there is no such limit.
 
-    `alignment_bytes` is what the first byte of a tensor handed to a kernel must be a multiple of.
+    `alignment_bytes` is the size of the blocks that copies to the cores move: a tensor that begins elsewhere is read
+    slower. Nothing is refused for it.
     """
 
     family: str

@@ -233,6 +233,8 @@ def _root(given: View | None, noted: Yielded | None) -> tuple[View | None, tuple
     """The tensor that source boxes are boxes of, and what was done to the checkpoint tensor before the call."""
     if given is None or noted is None:
         return given, ()
+    if noted.is_rearranged:
+        return given, (_MADE_BEFORE,)
     if noted.storage == given.storage:
         sizes, strides = noted.sizes, noted.strides
         return View(noted.storage, noted.offset, sizes, strides, noted.item_bytes, noted.dtype), ()

@@ -16,6 +16,7 @@ from backends.native.checkpoint.synthesize import write_checkpoint
 from backends.native.cli import main
 from backends.native.errors import KernelError
 from backends.native.generate import generate
+from backends.native.kernels import choice
 from backends.native.kernels.choice import REFERENCE, alternative, kernel, kinds_on
 from backends.native.loader import LoadOptions, load
 from backends.native.models import qwen3_next
@@ -61,8 +62,10 @@ def test_a_device_of_a_number_that_does_not_exist_is_refused(number: str):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch_npu") is not None, reason="torch_npu is installed")
-def test_a_device_without_its_library_says_so_and_names_those_that_can_be_used():
-    with pytest.raises(DeviceError, match=r"torch_npu is not installed\.\n  try: use one of: .*cpu") as caught:
+def test_a_device_that_is_not_here_says_why_and_names_those_that_can_be_used():
+    # A process that has started the simulation has given it the name, with or without the library.
+    reason = r"torch_npu is not installed|a simulated one has its name in this process"
+    with pytest.raises(DeviceError, match=rf"({reason})\.\n  try: use one of: .*cpu") as caught:
         load("model", LoadOptions(device="npu"))
     assert "simulated-npu" in caught.value.remedy
 
@@ -105,7 +108,8 @@ def test_a_grid_is_judged_by_the_limits_alone(limits: LaunchLimits, grid: tuple[
 
 
 def test_kernels_are_taken_from_the_first_kind_that_has_them():
-    assert kernel("rms_norm", ("npu", "triton")).__module__ == "backends.native.kernels.triton.rms_norm"
+    # Only found, not imported: importing it now would decorate it for a compiler that may not be here.
+    assert choice._module_of("rms_norm", ("npu", "triton")) == "backends.native.kernels.triton.rms_norm"
     assert kernel("int8_linear", ("npu", "triton")).__module__ == "backends.native.kernels.npu.int8_linear"
     assert kernel("causal_attention", ("npu",)) is kernel("causal_attention", REFERENCE)
     assert alternative("causal_attention", ("npu",)) is None

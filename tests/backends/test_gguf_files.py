@@ -200,6 +200,26 @@ def test_metadata_that_do_not_describe_a_known_model_are_named(tmp_path, file, o
         load(changed(file, tmp_path, old, new))
 
 
+def test_a_number_per_layer_is_the_one_that_is_not_zero(tmp_path, file):
+    key = "llama.attention.head_count_kv"
+    reader = gguf.GGUFReader(file)
+    writer = gguf.GGUFWriter(tmp_path / "array.gguf", "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("llama.") and name != key:
+            writer.add_key_value(name, field.contents(), field.types[0])
+    writer.add_array(key, [0, 2, 0, 2])
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    for write in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
+        write()
+    assert read_config(tmp_path / "array.gguf").fields["num_key_value_heads"] == 2
+
+
 def test_a_near_architecture_is_offered(tmp_path, file):
     with pytest.raises(UnknownNameError, match="did you mean llama"):
         load(changed(file, tmp_path, b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lamma"))

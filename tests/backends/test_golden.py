@@ -269,11 +269,12 @@ def test_greedy_generation_repeats_the_likeliest_token_of_a_prefill(tiny):
     assert logits[len(PROMPT) - 1 : -1].argmax(-1).tolist() == new_ids
 
 
-def test_triton_kernels_give_the_logits_of_the_reference(tiny_fp8, monkeypatch):
+def test_triton_kernels_give_the_logits_of_the_reference_on_two_ranks(small_config, tmp_path, monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     options = {"tp_size": 2, "dtype": torch.float32}
-    loads = [load(tiny_fp8, LoadOptions(**options, kernels=kind)) for kind in ("reference", "triton")]
+    folder = write_checkpoint(tmp_path, small_config, seed=0)
+    loads = [load(folder, LoadOptions(**options, kernels=kind)) for kind in ("reference", "triton")]
     mixer = loads[1].models[0].model.layers[0].linear_attn
     assert mixer.split_projections.__module__ == "backends.native.kernels.triton.fused_qkvzba_split_reshape_cat"
     tokens, positions = torch.tensor(PROMPT), torch.arange(len(PROMPT))

@@ -12,10 +12,9 @@ COUNT_LOADER_CALLS = """
 calls = collections.Counter()
 def profile(frame, event, arg):
     if event == "call" and frame.f_back is not None and frame.f_back.f_code.co_name == "load_model_weights":
-        # The property that a parameter's loader hides behind takes nothing but its self.
-        is_loader = frame.f_code.co_argcount > 1 and frame.f_code.co_filename.rpartition("/")[0].endswith("layers")
-        if is_loader: calls[frame.f_code.co_qualname if
-            hasattr(frame.f_code, "co_qualname") else frame.f_code.co_name] += 1
+        # A property of that name, which is read before the call, has one argument.
+        is_loader = frame.f_code.co_filename.rpartition("/")[0].endswith("layers") and frame.f_code.co_argcount > 1
+        if is_loader: calls[getattr(frame.f_code, "co_qualname", frame.f_code.co_name)] += 1
 threading.setprofile(profile)
 """
 

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from backends.native.checkpoint.synthesize import write_checkpoint
-from backends.native.generate import generate
+from backends.native.cli import main
 from backends.native.loader import LoadOptions, load
 
 pytest.importorskip("triton")
-ROOT = Path(__file__).parents[2]
 TINIEST = {
     "num_hidden_layers": 2,
     "full_attention_interval": 2,
@@ -36,10 +30,6 @@ TINIEST = {
     "shared_expert_intermediate_size": 32,
 }
 PROMPT, DECODED, BOUND = [3, 41, 7, 19, 5], [11, 23], 1e-5
-
-
-def environment(**more):
-    return {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | more
 
 
 @pytest.fixture(params=["qwen3_next", "qwen3_5", "qwen3_5_moe"])
@@ -92,16 +82,15 @@ def launched(device, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", ["qwen3_next"], indirect=True)
-def test_the_command_generates_the_tokens_of_the_reference(folder):
-    command = [sys.executable, "-m", "backends.native", folder, "--kernels", "triton", "--max-new-tokens", "2"]
-    run = subprocess.run(
-        [*command, "--prompt-ids", ",".join(map(str, PROMPT))],
-        env=environment(PYTHONPATH=str(ROOT), TRITON_INTERPRET="1"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    expected = generate(load(folder, LoadOptions(kernels="reference")), PROMPT, 2)
-    assert re.findall(r"\d+", run.stdout) == [str(token) for token in expected]
+def test_the_command_generates_the_tokens_of_the_reference(folder, device, capsys):
+    def printed(kernels):
+        prompt = ["--prompt-ids", ",".join(map(str, PROMPT)), "--max-new-tokens", "2"]
+        assert (
+            main(
+                [str(folder), "--device", device, "--kernels", kernels, "--dtype", "float32", "--threads", "1", *prompt]
+            )
+            == 0
+        )
+        return capsys.readouterr().out
+
+    assert printed("triton") == printed("reference")

@@ -36,7 +36,8 @@ for line in sys.stdin:
             traceback.print_exc()
         finally:
             os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    status = os.waitpid(pid, 0)[1]
+    print(os.waitstatus_to_exitcode(status), flush=True)
 """
 
 

@@ -14,6 +14,9 @@ from workbench.diagnosis.verdict import findings
 from workbench.launching import Watch
 
 
+SHORT = ("--max-new-tokens", "1")
+
+
 @dataclass(frozen=True)
 class Judged:
     """How the host ended and what was found; the session stays open for questions."""
@@ -41,7 +44,8 @@ class Judged:
 
 def run(name: str, folder: Path, variables: Mapping[str, str], *, is_repaired: bool = False) -> Judged:
     """Load the scenario's checkpoint, with the defect or without, into a session at `folder`."""
-    host = host_of_scenario(name, Watch("demo", output=str(folder)), is_repaired=is_repaired, is_quiet=True)
+    watch = Watch("demo", output=str(folder))
+    host = host_of_scenario(name, watch, extra=SHORT, is_repaired=is_repaired, is_quiet=True)
     host.start({**variables, "PYTHONPATH": os.environ.get("PYTHONPATH", "")})
     outcome = host.wait()
     session = Session.open(folder)

@@ -90,6 +90,7 @@ def test_every_scenario_says_what_it_expects(loadscope):
         "int8-packed-scale": "loader/asymmetry",
         "fp8-scale-split": "scale/split",
         "nvfp4-unmapped": "precision/contradiction",
+        "int8-grid-limit": "kernel/grid-limit",
         "gguf-stream-order": "shard/misplaced",
         "gguf-expert-part": "shard/misplaced",
     }.items()

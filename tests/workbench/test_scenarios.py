@@ -187,3 +187,14 @@ def test_the_part_of_an_expert_in_the_place_of_another_explains_both_the_gap_and
     assert "w3 of expert 3 lies where w1 of expert 3 belongs" in root.title
     assert f"{128 * 144:,} of {4 * 256 * 144:,} elements were never written" in root.sentence
     assert sorted(defect.follow_ons(root)) == ["parameter/never-filled", "parameter/written-twice"]
+
+
+def test_a_grid_over_the_limit_of_a_device_names_the_first_prompt_that_fails(judged):
+    defect = judged("int8-grid-limit")
+    assert defect.state == "failed"
+    root = defect.root
+    assert root.title == "split_kernel: grid 65,536 over 65,535"
+    assert "1,024 × 64 = 65,536 programs at a prefill of 1,024 tokens" in root.sentence
+    assert "it fails from 1,024 tokens on" in root.sentence
+    assert defect.follow_ons(root) == ["host/failed"]
+    assert "simulated" in defect.log

@@ -39,6 +39,13 @@ def are_copies(parts: Sequence[Array]) -> bool:
     return True
 
 
+def distinct(parts: Sequence[Array]) -> list[Array]:
+    """The parts without the copies that neighbouring ranks hold, where all parts have equally many of them."""
+    kept = [0, *(n for n in range(1, len(parts)) if not are_copies([parts[n - 1], parts[n]]))]
+    runs = {end - start for start, end in pairwise([*kept, len(parts)])}
+    return [parts[n] for n in kept] if len(runs) == 1 else list(parts)
+
+
 def gathered(parts: Sequence[Array], whole: tuple[int, ...] | None) -> Gathered | None:
     """One tensor from those of the ranks, in their order; `whole` is its shape where another run shows it.
 

@@ -180,6 +180,7 @@ def _joined(left: list[Array], right: list[Array]) -> tuple[Array, Array, str] |
     """Both sides whole, of one shape, and how the candidate's parts became one; None where that cannot be."""
     if not left or not right:
         return None
+    left, right = gathering.distinct(left), gathering.distinct(right)
     whole = None
     if len(left) != len(right) or left[0].shape != right[0].shape:
         whole = gathering.whole_shape(left[0].shape, len(left), right[0].shape, len(right))

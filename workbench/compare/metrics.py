@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -148,11 +147,12 @@ def noise_map(reference: Array, candidate: Array, rows: int, columns: int) -> li
     right = np.nan_to_num(candidate.reshape(height, width).astype(np.float64), posinf=0, neginf=0)
     power = float((left * left).mean()) if left.size else 0.0
     squares = (right - left) ** 2
-    across, down = _edges(width, columns), _edges(height, rows)
-    return [
-        [decibels(ratio(float(squares[a:b, c:d].mean()), power)) for c, d in pairwise(across)]
-        for a, b in pairwise(down)
-    ]
+    down, across = _edges(height, rows), _edges(width, columns)
+    if not squares.size:
+        return []
+    sums = np.add.reduceat(np.add.reduceat(squares, down[:-1], axis=0), across[:-1], axis=1)
+    means = sums / np.outer(np.diff(down), np.diff(across))
+    return [[decibels(ratio(mean, power)) for mean in line] for line in means.tolist()]
 
 
 def _edges(length: int, cells: int) -> list[int]:

@@ -67,7 +67,7 @@ def why_not() -> str | None:
     from torch.utils import backend_registration
 
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
-        return f"torch {torch.__version__} has no devices written in Python; 2.10 has"
+        return f"torch {torch.__version__} has no devices written in Python; 2.13 has"
     name = torch._C._get_privateuse1_backend_name()  # noqa: SLF001 - torch has no public way to ask
     taken = name != "privateuseone" or hasattr(torch, TYPE)
     return f"this process has a device {name!r} already, as torch_npu makes one" if taken else None

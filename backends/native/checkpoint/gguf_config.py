@@ -94,6 +94,9 @@ class _Metadata:
 
     def optional(self, key: str, kind: type) -> Any:
         value = self.values.get(key)
+        if isinstance(value, tuple) and len(set(value) - {0}) == 1:
+            # One number per layer, 0 for layers that have no such thing.
+            value = next(number for number in value if number)
         if value is not None and type(value) is not kind:
             raise CheckpointError(
                 f"{self.path}: metadata key {key} is {value!r}, expected {kind.__name__}.", "convert the model again"

@@ -111,12 +111,13 @@ class GgufWeights:
         elif self.are_columns_tiled(name.removesuffix(".weight")) and ggml_type.number in UNQUANTIZED:
             yield (
                 name,
-                tensor.view(tensor.shape[0], self.sizes.linear_num_value_heads, -1)[:, self._untiled(1)].flatten(1),
+                rearranged(tensor, self._untiled(self.sizes.linear_value_head_dim), 1),
             )
         elif name.endswith("shared_expert_gate.weight"):
             yield name, tensor.reshape(1, -1)
         else:
-            yield name, self._undone(name)(self._with_rows_in_order(name, tensor))
+            # Last, so that what a loader is given is what was seen to be rearranged.
+            yield name, self._with_rows_in_order(name, self._undone(name)(tensor))
 
     def _undone(self, name: str) -> Callable[[Tensor], Tensor]:
         """The inverse of what the converter did to the values."""
@@ -138,7 +139,7 @@ class GgufWeights:
                 f"{name} has {tensor.shape[0]} rows, expected {order.numel()} by the heads in the metadata.",
                 "compare the metadata with the tensors, or convert the model again",
             )
-        return tensor[order]
+        return rearranged(tensor, order)
 
     def _row_order(self, name: str) -> Tensor | None:
         """For each row of the model the row in the file; None where they are the same."""
@@ -169,12 +170,17 @@ class GgufWeights:
         keys, values = sizes.linear_key_head_dim, sizes.values_per_key * sizes.linear_value_head_dim
         if module.endswith("qkvz"):
             query, key, value, z = (part.reshape(-1) for part in torch.split(groups, [keys, keys, values, values], 1))
-            yield f"{module.removesuffix('z')}.weight", tensor[torch.cat((query, key, value))]
-            yield f"{module.removesuffix('qkvz')}z.weight", tensor[z]
+            yield f"{module.removesuffix('z')}.weight", rearranged(tensor, torch.cat((query, key, value)))
+            yield f"{module.removesuffix('qkvz')}z.weight", rearranged(tensor, z)
         else:
             b, a = (part.reshape(-1) for part in torch.split(groups, sizes.values_per_key, 1))
-            yield f"{module.removesuffix('a')}.weight", tensor[b]
-            yield f"{module.removesuffix('ba')}a.weight", tensor[a]
+            yield f"{module.removesuffix('a')}.weight", rearranged(tensor, b)
+            yield f"{module.removesuffix('ba')}a.weight", rearranged(tensor, a)
+
+
+def rearranged(tensor: Tensor, order: Tensor, dim: int = 0) -> Tensor:
+    """The rows, or columns, that `order` names of `tensor`, one after the other in a copy; seen by this name."""
+    return tensor.index_select(dim, order)
 
 
 def _rows(*sizes: int) -> Tensor:

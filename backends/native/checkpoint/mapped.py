@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import mmap
 from pathlib import Path
 
@@ -40,6 +39,7 @@ class MappedFile:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be mapped into memory: {error}.", AGAIN) from error
         self.size_bytes = len(self.bytes)
+        self._whole: dict[str, Tensor] = {}
 
     def tensor(self, entry: TensorEntry) -> Tensor:
         """The CPU tensor that `entry` describes, float4 in pairs as torch has them.
@@ -47,28 +47,45 @@ class MappedFile:
         Raises CheckpointError where it lies outside of the file, has another size than its shape, or a dtype that this
         torch does not know.
         """
+        whole = self._whole.get(entry.dtype)
+        if whole is None:
+            whole = self._whole[entry.dtype] = self._as_elements(entry)
+        shape = entry.shape if entry.dtype != PAIRS else _in_pairs(entry.shape)
+        start, end, size = entry.start_byte, entry.end_byte, whole.itemsize
+        strides, count = _contiguous(shape)
+        if not 0 <= start <= end <= self.size_bytes or end - start != count * size or min(shape, default=0) < 0:
+            raise CheckpointError(
+                f"{self.path}: tensor {entry.name} {entry.dtype} {list(entry.shape)} lies at bytes {start} to {end} of "
+                f"{self.size_bytes}.",
+                AGAIN,
+            )
+        if start % size:
+            content = torch.frombuffer(self.bytes, dtype=torch.uint8)[start:end]
+            return content.clone().view(whole.dtype).view(shape)
+        # One operation where slicing and viewing are three: small tensors are read by the ten thousand.
+        return whole.as_strided(shape, strides, start // size)
+
+    def _as_elements(self, entry: TensorEntry) -> Tensor:
+        """The whole file as elements of the entry's dtype, without the bytes that are left at its end."""
         dtype = DTYPES.get(entry.dtype)
         if dtype is None:
             raise CheckpointError(
                 f"{self.path}: tensor {entry.name} is {entry.dtype}, which torch {torch.__version__} does not have.",
                 "install a newer torch",
             )
-        shape = entry.shape if entry.dtype != PAIRS else _in_pairs(entry.shape)
-        count = math.prod(shape)
-        is_inside = 0 <= entry.start_byte <= entry.end_byte <= self.size_bytes and min(shape, default=0) >= 0
-        if not is_inside or count * dtype.itemsize != entry.end_byte - entry.start_byte:
-            raise CheckpointError(
-                f"{self.path}: tensor {entry.name} {entry.dtype} {list(entry.shape)} lies at bytes {entry.start_byte} "
-                f"to {entry.end_byte} of {self.size_bytes}.",
-                AGAIN,
-            )
-        if not count:
-            return torch.empty(shape, dtype=dtype, device="cpu")
-        if entry.start_byte % dtype.itemsize == 0:
-            return torch.frombuffer(self.bytes, dtype=dtype, count=count, offset=entry.start_byte).view(shape)
-        size_bytes = entry.end_byte - entry.start_byte
-        content = torch.frombuffer(self.bytes, dtype=torch.uint8, count=size_bytes, offset=entry.start_byte)
-        return content.clone().view(dtype).view(shape)
+        size_bytes = self.size_bytes // dtype.itemsize * dtype.itemsize
+        return torch.frombuffer(self.bytes, dtype=torch.uint8, count=size_bytes).view(dtype)
+
+
+def _contiguous(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Strides and number of elements."""
+    if len(shape) == 2:
+        return (shape[1], 1), shape[0] * shape[1]
+    strides, count = [1] * len(shape), 1
+    for dim in range(len(shape) - 1, -1, -1):
+        strides[dim] = count
+        count *= shape[dim]
+    return tuple(strides), count
 
 
 def _in_pairs(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ def _overlaid(below: Text, above: Text, role: str) -> Text:
 def _headline(judgement: Judgement, width: int) -> Text:
     first, troubles = judgement.verdict.first, judgement.verdict.troubles
     if first is None:
-        return cut(said("alike: nothing exceeds what input, format and neighbours explain", "m"), width)
+        return cut(said("alike: nothing stands out", "m"), width)
     more = f", then {some(len(troubles) - 1, 'more', 'more')}" if len(troubles) > 1 else ""
     return cut(paint("{e|✗ first $}{m|$}", first.name.removeprefix("model."), more), width)
 

@@ -94,14 +94,17 @@ class Precision(View):
 
     def cells(self, row: KindRow, width: int) -> Sequence[Text]:
         """Name, one heat cell a layer, and the worst of them as a number."""
-        worst = row.worst()
         leaf = row.kind.removesuffix(".weight").rpartition(".")[2] if not row.slot else row.kind.rpartition(".")[2]
         front = row.kind.removesuffix(".weight").removesuffix(leaf)
         role = "E" if row.is_trouble else "t"
         name = Text.assemble(
             said(front if width > 24 else "", "f"), said(leaf, role), said(f" {row.slot}" if row.slot else "", role)
         )
-        return (name, self._heat(row), said(self._number(worst), "e" if row.is_trouble else "m"))
+        return (
+            name,
+            self._heat(row),
+            said(self._number(max(_all(row), key=self._badness)), "e" if row.is_trouble else "m"),
+        )
 
     def _heat(self, row: KindRow) -> Text:
         text, chosen = line(), self.layer(row) if self.lens.column is not None else None
@@ -127,6 +130,13 @@ class Precision(View):
         if order == 1:
             return heat_level(-sqnr_db(judged), _SQNR_STEPS)
         return heat_level(_distance(measure, order), _COSINE_STEPS if order == 2 else _ERROR_STEPS)
+
+    def _badness(self, judged: Either) -> float:
+        """What the chosen metric calls worse is larger."""
+        measure, order = judged.row.measure, self.lens.order % len(self.orders)
+        if measure.odd:
+            return math.inf
+        return (judged.excess_db, -sqnr_db(judged), _distance(measure, 2), measure.max_abs_error)[order]
 
     def _number(self, judged: Either) -> str:
         measure, order = judged.row.measure, self.lens.order % len(self.orders)
@@ -177,12 +187,9 @@ class Precision(View):
         level = self.reading.snapshot.manifest.level
         why = "Precision compares two sessions, a reference and a candidate, value by value. This is one session alone"
         more = f", recorded at level {level}." if level else "."
-        model = self.reading.snapshot.manifest.model or "CANDIDATE"
         wrong = sum(one.is_contradiction for one in self.reading.snapshot.decisions)
         modules = len({one.module for one in self.reading.snapshot.decisions if one.is_contradiction})
-        lines = [*wrapped(why + more, min(width, 66)), blank()]
-        lines += [said("compare it with the checkpoint it was made from:", "m")]
-        lines += [*wrapped(f"loadscope compare REFERENCE {model}", width, "b"), blank()]
+        lines = [*wrapped(why + more, min(width, 66)), paint("{b|loadscope compare REFERENCE CANDIDATE}"), blank()]
         if wrong:
             says = f"{modules} modules were built in another precision than the checkpoint holds."
             lines += [*wrapped(says, min(width, 66)), paint("{k|d} {m|shows which, and why}")]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from backends.native.kernels.compiled.library import function
 from backends.native.kernels.compiled.overload import compiled_op
-from backends.native.kernels.compiled.rows import Int64, address, code_of, in_shares, written_dtype
+from backends.native.kernels.compiled.rows import Int64, address, code_of, in_shares, new_output
 from backends.native.kernels.reference.dequantize_gguf import dequantize_gguf as reference
 from backends.native.kernels.reference.ggml_types import GGML_TYPES
 
@@ -30,7 +30,7 @@ def dequantize_gguf(blocks: Tensor, ggml_type: int, dtype: torch.dtype) -> Tenso
     if run is None:
         return reference(blocks, ggml_type, dtype)
     flat = blocks.reshape(-1, known.block_bytes).contiguous()
-    output = flat.new_empty(flat.shape[0], known.block_elements, dtype=written_dtype(dtype))
+    output = new_output(flat, flat.shape[0], known.block_elements, dtype)
     code = code_of(output.dtype)
 
     def share(start: int, count: int) -> None:

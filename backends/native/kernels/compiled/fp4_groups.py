@@ -7,7 +7,7 @@ from torch import Tensor
 
 from backends.native.errors import ShapeError
 from backends.native.kernels.compiled.library import function
-from backends.native.kernels.compiled.rows import Int64, address, code_of, in_shares, rows_in_memory, written_dtype
+from backends.native.kernels.compiled.rows import Int64, address, code_of, in_shares, new_output, rows_in_memory
 
 GROUPS = (16, 32)
 BYTES = torch.arange(256, dtype=torch.uint8, device="cpu")
@@ -32,7 +32,7 @@ def dequantize_groups(packed: Tensor, scale: Tensor, meaning: Tensor, group: int
         )
     codes, scales = rows_in_memory(packed), rows_in_memory(scale.view(torch.uint8))
     table = meaning.float().contiguous()
-    output = codes.new_empty(rows, columns, dtype=written_dtype(dtype))
+    output = new_output(codes, rows, columns, dtype)
     sizes, code = (Int64(columns), Int64(group)), code_of(output.dtype)
 
     def share(start: int, count: int) -> None:

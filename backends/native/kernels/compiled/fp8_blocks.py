@@ -7,7 +7,7 @@ from torch import Tensor
 
 from backends.native.errors import ShapeError
 from backends.native.kernels.compiled.library import function
-from backends.native.kernels.compiled.rows import Int64, address, code_of, in_shares, rows_in_memory, written_dtype
+from backends.native.kernels.compiled.rows import Int64, address, code_of, in_shares, new_output, rows_in_memory
 from backends.native.kernels.reference.fp8_block_linear import dequantize_blocks as reference
 
 
@@ -28,7 +28,7 @@ def dequantize_blocks(weight: Tensor, scale: Tensor, block: tuple[int, int] | li
             "compare weight_block_size in config.json with the tensors on disk",
         )
     codes, scales = rows_in_memory(weight.view(torch.uint8)), scale.float().contiguous()
-    output = codes.new_empty(rows, columns, dtype=written_dtype(dtype))
+    output = new_output(codes, rows, columns, dtype)
     code, sizes = code_of(output.dtype), (Int64(columns), Int64(block_n), Int64(block_k))
 
     def share(start: int, count: int) -> None:

@@ -9,20 +9,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from backends.native.huge_pages import prefer_huge_pages
+
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1}
 """What the C functions write; other dtypes are cast from float32."""
 SHARE_BYTES = 4 << 20
 Int64 = ctypes.c_int64
 
 
-def written_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that C writes where `dtype` is asked for."""
-    return dtype if dtype in DTYPE_CODES else torch.float32
-
-
 def code_of(dtype: torch.dtype) -> ctypes.c_int32:
     """How the C functions call a dtype they write."""
     return ctypes.c_int32(DTYPE_CODES[dtype])
+
+
+def new_output(like: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """An uninitialised result on the device of `like`, in what is written where `dtype` is asked for."""
+    return prefer_huge_pages(like.new_empty(rows, columns, dtype=dtype if dtype in DTYPE_CODES else torch.float32))
 
 
 def address(tensor: Tensor, row: int = 0) -> ctypes.c_void_p:
