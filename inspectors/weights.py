@@ -63,6 +63,7 @@ class WeightsInspector:
         self._parameters, self._names = ParameterRegistry(probe), TensorNames()
         self._state = _ThreadState()
         self._has_ledger = includes(probe.level, "ledger")
+        self._concerns: dict[Any, bool] = {}  # by operator; asked for every operator inside every loader call
 
     def enter(self, call: Call) -> None:
         """Open the span of what is about to run."""
@@ -219,11 +220,14 @@ class WeightsInspector:
                 self._recorder.point(_registered(known, active.parameter), rank)
 
     def _runner(self, watch: SplitWatch) -> Run:
-        probe = self._probe
+        probe, concerns = self._probe, self._concerns
 
         def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             out = func(*args, **kwargs)
-            if not probe.is_ours and hasattr(func, "_schema"):
+            is_wanted = concerns.get(func)
+            if is_wanted is None:
+                is_wanted = concerns[func] = hasattr(func, "_schema") and watch.concerns(func)
+            if is_wanted and not probe.is_ours:
                 with probe.guarded(self):
                     watch.saw(func, args, kwargs, out)
             return out

@@ -57,7 +57,8 @@ def cut_text(dim: int, start: int, length: int, size: int) -> str:
 def label_of(kind: str, body: Body, layer: str, count: int) -> str:
     """The short text of a row; `layer` is the layer row it stands under, whose name is left out."""
     if kind in _COUNTED:
-        return f"{count:,} {_COUNTED[kind]}"
+        noun, participle = _COUNTED[kind]
+        return f"{_several(count, noun)} {participle}"
     told = _TOLD.get(type(body))
     if told is not None:
         return told(body)
@@ -70,18 +71,22 @@ def label_of(kind: str, body: Body, layer: str, count: int) -> str:
     return short or kind
 
 
-_COUNTED = {"tensor.listed": "tensors listed", "parameter.registered": "parameters registered"}
+def _several(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+_COUNTED = {"tensor.listed": ("tensor", "listed"), "parameter.registered": ("parameter", "registered")}
 _TOLD: dict[type[Body], Callable[[Any], str]] = {
     ShardSplit: lambda b: cut_text(b.dim, b.start, b.length, b.size),
-    WeightWritten: lambda b: f"wrote {b.elements:,} elements",
+    WeightWritten: lambda b: f"wrote {_several(b.elements, 'element')}",
     KernelLaunched: lambda b: str(b.name),
     ProcessStarted: lambda b: f"process {b.pid} started",
     EngineFound: lambda b: f"{b.engine} {b.version}".strip(),
-    CheckpointOpened: lambda b: f"{b.tensors:,} tensors in {b.files} files",
+    CheckpointOpened: lambda b: f"{_several(b.tensors, 'tensor')} in {_several(b.files, 'file')}",
     StageFailed: lambda b: f"{b.error.rpartition('.')[2]}: {b.message}".splitlines()[0],
     WeightsMapped: lambda b: f"{b.model_class}.load_weights",
-    ForwardRan: lambda b: f"{b.phase or 'forward'} {b.tokens} token{'' if b.tokens == 1 else 's'}",
-    ModelLoaded: lambda b: f"{b.parameters:,} parameters loaded",
+    ForwardRan: lambda b: f"{b.phase or 'forward'} {_several(b.tokens, 'token')}",
+    ModelLoaded: lambda b: f"{_several(b.parameters, 'parameter')} loaded",
     TracepointMissing: lambda b: f"not seen: {b.target}",
     InspectorFaulted: lambda b: f"inspector {b.inspector} ended: {b.error}",
     RecordingCapped: lambda b: f"limit reached: {b.limit} {b.value:,}",

@@ -94,21 +94,20 @@ class Timeline:
                     return NO_ROW
         return self._folded.row_of(position)
 
-    def rows(self, numbers: Sequence[int], rank: int | None = None) -> list[Row]:
-        """The rows of these numbers, as `rank` (None: the first rank concerned) saw them."""
+    def rows(self, numbers: Sequence[int], rank: int | None = None, now: int = -1) -> list[Row]:
+        """The rows of these numbers, as `rank` saw them (None: the rank of the event `now`, else the first one)."""
         with self._lock:
-            shown = {number: self._shown(number, rank) for number in numbers}
+            shown = {number: self._shown(number, rank, now) for number in numbers}
             wanted = [p for n, p in shown.items() if self._folded.kind_of[n] != LAYER]
             events = {event.position: event for event in self._session.events(wanted)}
             return [self._row(number, events.get(shown[number])) for number in numbers]
 
-    def _shown(self, number: int, rank: int | None) -> int:
+    def _shown(self, number: int, rank: int | None, now: int) -> int:
         folded = self._folded
-        if rank is not None and 0 <= rank < folded.ranks:
-            lane = folded.lanes[number * folded.ranks + rank]
-            if lane >= 0:
-                return lane
-        return folded.first[number]
+        lanes = folded.lanes[number * folded.ranks : (number + 1) * folded.ranks]
+        if rank is not None and 0 <= rank < folded.ranks and lanes[rank] >= 0:
+            return int(lanes[rank])
+        return now if rank is None and now >= 0 and now in lanes else int(folded.first[number])
 
     def _row(self, number: int, event: Event | None) -> Row:
         folded = self._folded

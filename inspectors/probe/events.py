@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SCHEMA_VERSION = 1
 NO_RANK = -1
@@ -374,3 +377,24 @@ def field_specs(body_class: type[Body]) -> tuple[FieldSpec, ...]:
 
 KINDS: dict[str, type[Body]] = {cls.kind: cls for cls in Body.__subclasses__()}
 """Every kind this version knows, by name."""
+
+
+def _quick_init(kind: type[Body]) -> Callable[..., None]:
+    """The constructor of a frozen dataclass whose fields all have defaults, several times faster than its own."""
+    defaults = {one.name: one.default for one in fields(kind)}
+    names, size = tuple(defaults), len(defaults)
+
+    def init(self: Body, *args: object, **kwargs: object) -> None:
+        facts = self.__dict__
+        facts.update(defaults)
+        if args:
+            facts.update(zip(names, args, strict=False))
+        facts.update(kwargs)
+        if len(facts) != size or len(args) > size:
+            raise TypeError(f"{kind.__name__} has the fields {', '.join(names)}, not {sorted({*facts} - {*names})}")
+
+    return init
+
+
+for _kind in KINDS.values():
+    _kind.__init__ = _quick_init(_kind)  # type: ignore[method-assign]

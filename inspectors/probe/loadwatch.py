@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from inspectors.probe.dispatch import schema_name, written_arguments
+from inspectors.probe.dispatch import only_writes, schema_name, written_arguments
 from inspectors.probe.events import WeightWritten
 from inspectors.probe.lineage import Box, Buffer, Piece, View, box_of, single_steps
 from inspectors.probe.names import Yielded
-from inspectors.probe.splits import Cut, cuts
+from inspectors.probe.splits import Cut, cuts, is_cut
 from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, storage_of
 
 MAX_BOXES_A_WRITE = 256
@@ -43,6 +43,11 @@ class SplitWatch:
     def __init__(self, tensor: Any, on_cut: Callable[[Cut], None]) -> None:
         self._on_cut = on_cut
         self._lineage = {storage_of(tensor)} - {0}
+
+    @staticmethod
+    def concerns(func: Any) -> bool:
+        """Whether `saw` has anything to note about calls of this operator: cuts, and what makes new memory."""
+        return is_cut(func) or (not func.is_view and not only_writes(func))
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """One operation ran."""
@@ -80,6 +85,11 @@ class Ledger(SplitWatch):
         self._root, self._root_note = _root(given, noted)
         if given is not None:
             self._buffers[given.storage] = Buffer(given, is_root=True)
+
+    @staticmethod
+    def concerns(func: Any) -> bool:
+        """Whether `saw` has anything to note about calls of this operator: also writes."""
+        return is_cut(func) or not func.is_view
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """One operation ran."""

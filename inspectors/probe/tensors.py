@@ -63,9 +63,16 @@ def plain_tensors() -> Any:
 
     A host under `torch.device(...)` pays several microseconds for each attribute otherwise. None without torch.
     """
-    torch = sys.modules.get("torch")
-    make = getattr(getattr(torch, "_C", None), "DisableTorchFunction", None)
-    return make() if make is not None else None
+    make = _made.get("DisableTorchFunction")
+    if make is None:
+        make = getattr(getattr(sys.modules.get("torch"), "_C", None), "DisableTorchFunction", None)
+        if make is None:
+            return None
+        _made["DisableTorchFunction"] = make
+    return make()
+
+
+_made: dict[str, Any] = {}
 
 
 def brief(tensor: Any) -> str:

@@ -66,6 +66,15 @@ def test_the_row_shows_the_rank_that_is_asked_for(timeline):
     assert "rows 256–511 of 1,024" in cuts[1]
 
 
+def test_the_row_that_holds_the_moment_shows_its_rank_unless_another_is_asked_for(timeline):
+    row = next(row for row in every(timeline) if row.kind == "loader.called")
+    moment = row.lanes[2].position
+    (shown,) = timeline.rows([row.number], now=moment)
+    assert (shown.position, shown.rank) == (moment, 2)
+    (asked,) = timeline.rows([row.number], rank=1, now=moment)
+    assert asked.rank == 1
+
+
 def test_calls_stand_under_their_layer_and_cuts_under_their_call(timeline):
     rows = {row.number: row for row in every(timeline)}
     for row in rows.values():

@@ -40,8 +40,9 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
     found_bytes = path.stat().st_size
     if found_bytes != expected_bytes:
         defect = "truncated" if found_bytes < expected_bytes else "too long"
+        cut = next((f", tensor {e.name} ends at {e.end_byte}" for e in entries if e.end_byte > found_bytes), "")
         raise CheckpointError(
-            f"{path} is {defect}: its header promises {expected_bytes} bytes, the file has {found_bytes}.", AGAIN
+            f"{path} is {defect}: its header promises {expected_bytes} bytes, the file has {found_bytes}{cut}.", AGAIN
         )
     return tuple(entries)
 

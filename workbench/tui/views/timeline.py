@@ -50,8 +50,8 @@ BLOCK = 64
 class Pages(Sequence[Row]):
     """Rows of the timeline by number, read in blocks when they come into view."""
 
-    def __init__(self, folded: Folded, numbers: Sequence[int], rank: int | None) -> None:
-        self._folded, self.numbers, self._rank = folded, numbers, rank
+    def __init__(self, folded: Folded, numbers: Sequence[int], rank: int | None, now: int) -> None:
+        self._folded, self.numbers, self._rank, self._now = folded, numbers, rank, now
         self._blocks: dict[int, list[Row]] = {}
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Pages(Sequence[Row]):
         block, inside = divmod(range(len(self.numbers))[index], BLOCK)
         if block not in self._blocks:
             numbers = self.numbers[block * BLOCK : (block + 1) * BLOCK]
-            self._blocks[block] = self._folded.rows(list(numbers), self._rank)
+            self._blocks[block] = self._folded.rows(list(numbers), self._rank, self._now)
         return self._blocks[block][inside]
 
 
@@ -85,7 +85,7 @@ class Timeline(View):
         self.total = len(folded) if folded is not None else 0
         self.rows: Sequence[Row] = ()
         if folded is not None:
-            self.rows = Pages(folded, self._numbers(folded), lens.rank)
+            self.rows = Pages(folded, self._numbers(folded), lens.rank, reading.snapshot.now)
 
     def _numbers(self, folded: Folded) -> Sequence[int]:
         text = "exception" if self.lens.is_only_trouble else self.lens.filter
