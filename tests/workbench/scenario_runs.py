@@ -13,7 +13,6 @@ from workbench.diagnosis.finding import Finding
 from workbench.diagnosis.verdict import findings
 from workbench.launching import Watch
 
-
 SHORT = ("--max-new-tokens", "1")
 
 
