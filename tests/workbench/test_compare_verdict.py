@@ -154,6 +154,21 @@ def test_an_output_that_is_not_its_input_times_its_weight_on_disk_stands_out_how
     assert "beside its input times its weight on disk" in trouble.worst.why
 
 
+@pytest.mark.parametrize(("kernel_db", "stands_out"), [(57, False), (15, True)])
+def test_a_linear_module_is_explained_by_its_input_where_the_product_with_its_weight_gives_its_output(
+    kernel_db, stands_out
+):
+    gate = row("model.layers.2.gate", db(-1), db(13), recomputed_noise=db(kernel_db))
+    assert bool(names(compared([gate]))) == stands_out
+
+
+def test_a_wrong_weight_does_not_explain_the_output_that_it_gives():
+    name = "model.layers.2.gate"
+    of_both = compared([row(name, db(-1), db(13), recomputed_noise=db(57))], [weight(f"{name}.weight", db(0))])
+    (trouble,) = judge(of_both).troubles
+    assert (trouble.name, trouble.fault, len(trouble.outputs)) == (name, "checkpoint", 1)
+
+
 @pytest.mark.parametrize(("loss_db", "stands_out"), [(0, False), (5, False), (7, True)])
 def test_a_weight_stands_out_six_decibels_below_what_its_format_gives(loss_db, stands_out):
     rows = [weight("model.layers.2.o_proj.weight", FORMAT * 10 ** (loss_db / 10))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Generic, TypeVar
@@ -22,6 +22,8 @@ class Thresholds:
     at most where the same module of the nearest `neighbours` layers is noisier than that too. What holds modules is
     expected to be as noisy as the noisiest of them. Noise `output_db` above that stands out, and so does noise that
     comes up between two modules, `between_db` above all before it: attention amplifies more than a module does.
+    A linear module whose weights are right, and whose own input times its weight on disk gives its output but for a
+    tenth of the noise (`output_db`), is explained however noisy: products that cancel make much of what came in.
     A linear module also stands out when its output is `output_db` further from its own input times its weight on disk
     than is usual for its format, or for the same module of other layers, which may be `recomputed_most_db` above it.
     The model and stacks of layers are not judged: there noise grows from layer to layer.
@@ -81,8 +83,13 @@ def judged_weight(row: WeightRow, order: int, thresholds: Thresholds) -> Judged[
     return Judged(row, order, expected, excess, why)
 
 
-def judged_outputs(rows: Sequence[OutputRow], thresholds: Thresholds) -> tuple[Judged[OutputRow], ...]:
-    """Every output, in the order given, which must be that in which the modules finished."""
+def judged_outputs(
+    rows: Sequence[OutputRow], thresholds: Thresholds, odd_weights: Collection[str] = ()
+) -> tuple[Judged[OutputRow], ...]:
+    """Every output, in the order given, which must be that in which the modules finished.
+
+    `odd_weights` are modules whose weights stand out: their outputs are not explained by them.
+    """
     holders = _Holders(rows)
     plain = [_plain_noise(row, holders.inside(row), thresholds) for row in rows]
     above = [_decibels_above(row.measure.typical_noise, noise) for row, noise in zip(rows, plain, strict=True)]
@@ -95,6 +102,8 @@ def judged_outputs(rows: Sequence[OutputRow], thresholds: Thresholds) -> tuple[J
             above[number] - usual[number],
             _odd(row.measure.odd) if row.measure.odd and not row.input_odd else "",
         )
+        if excess > 0 and row.module not in odd_weights and _follows_from_input(row, thresholds):
+            expected, excess = row.measure.typical_noise, 0.0
         if not why and excess > thresholds.output_db:
             came = "" if row.input_noise is None else f" from an input of {told_db(decibels(row.input_noise))}"
             measured, wanted = told_db(decibels(row.measure.typical_noise)), told_db(decibels(expected))
@@ -204,6 +213,12 @@ def _recomputed(rows: Sequence[OutputRow], thresholds: Thresholds) -> Mapping[in
             measured, wanted = told_db(decibels(row.recomputed_noise)), told_db(decibels(usual))
             found[number] = excess, f"SQNR {measured} beside its input times its weight on disk, expected {wanted}"
     return found
+
+
+def _follows_from_input(row: OutputRow, thresholds: Thresholds) -> bool:
+    """Whether a linear module made next to nothing of the noise of its output: all of it came in."""
+    noise = row.measure.typical_noise
+    return row.recomputed_noise is not None and row.recomputed_noise * 10 ** (thresholds.output_db / 10) <= noise
 
 
 def _apart(one: OutputRow, row: OutputRow) -> bool:

@@ -61,8 +61,8 @@ def judge(comparison: Comparison, thresholds: Thresholds = DEFAULT, contradictio
 
     `contradictions` are modules that were built otherwise than the checkpoint stores them.
     """
-    outputs = judged_outputs(comparison.outputs, thresholds)
     weights = tuple(judged_weight(row, order, thresholds) for order, row in enumerate(comparison.weights))
+    outputs = judged_outputs(comparison.outputs, thresholds, _weights_by_module(weights))
     return Verdict(outputs, weights, _troubles(outputs, weights, contradictions), thresholds)
 
 
