@@ -95,7 +95,8 @@ class WeightsInspector:
         if call.tracepoint.shows == "loader.called":
             self._loaded(call, "raised")
         elif call.tracepoint.shows == "model.loaded":
-            self._recorder.point(_model_loaded(call), call.rank)  # an engine that refuses an incomplete model
+            if call.get("model") is not None:  # an engine that refuses an incomplete model
+                self._recorder.point(_model_loaded(call), call.rank)
         elif call.tracepoint.shows == "weights.mapped":
             self._mapped(call)
         elif self in call.kept:
@@ -104,7 +105,7 @@ class WeightsInspector:
     # --- creation and processing
 
     def _creating(self, call: Call) -> None:
-        call.facts["module"] = module = str(call.get("module", ""))
+        call.facts["module"] = module = self._module_of(call)
         sizes = call.get("output_partition_sizes") or ()
         body = WeightsCreated(
             module=module,
@@ -117,9 +118,12 @@ class WeightsInspector:
         call.kept[self] = self._recorder.begin(body, call.rank)
 
     def _processing(self, call: Call) -> None:
-        call.facts["module"] = module = str(call.get("module", ""))
+        call.facts["module"] = module = self._module_of(call)
         body = WeightsProcessed(module=module, method=type_name(call.get("method")), where=call.where)
         call.kept[self] = self._recorder.begin(body, call.rank)
+
+    def _module_of(self, call: Call) -> str:
+        return str(call.get("module", "") or self._probe.layers.of(call.get("layer")))
 
     # --- load_weights
 
@@ -129,6 +133,7 @@ class WeightsInspector:
         if self._state.maps > 1:
             return  # a model that hands over to the load_weights of its parts
         model = call.get("model")
+        self._probe.layers.note_model(model)
         parameters = list(_parameters(model))
         call.kept[self] = self._recorder.begin(WeightsMapped(type_name(model), len(parameters)), call.rank)
         for name, parameter in parameters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import site
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -17,14 +18,35 @@ ARM_AND_RUN = (
 )
 
 
-def environment(session: Path, level: str) -> dict[str, str]:
-    """The variables that arm the probe in a host and in all its children."""
+def environment(session: Path, level: str, python: str = sys.executable) -> dict[str, str]:
+    """The variables that arm the probe in a host and in all its children. Raises OSError.
+
+    `python` is what runs the host; one of another environment is shown our packages that enter hosts, and no others.
+    """
     variables = {"LOADSCOPE_SESSION": str(session), "LOADSCOPE_LEVEL": level}
-    if not is_installed():
+    door = None if not is_installed() else _door(session) if is_foreign(python) else ""
+    if door is None:
         # A checkout is importable from wherever it was started; its host must find it from any folder.
+        door = str(ROOT)
+    if door:
         before = os.environ.get("PYTHONPATH", "")
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [door, before]))
     return variables
+
+
+def is_foreign(python: str) -> bool:
+    """Whether a command's first word is another Python than the one that runs the workbench."""
+    return Path(python).absolute() != Path(sys.executable).absolute()
+
+
+def _door(session: Path) -> str:
+    """A folder that holds only what enters a host: site-packages as a whole would bring our torch into it."""
+    folder = session / "door"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("inspectors", "backends"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    return str(folder)
 
 
 def pth_file() -> Path | None:
@@ -42,6 +64,8 @@ def armed(command: tuple[str, ...]) -> tuple[str, ...]:
     """An engine's command `python -m MODULE …` so that it arms itself where no loadscope.pth does it."""
     if command[1:2] != ("-m",):
         return command
+    if is_foreign(command[0]):
+        return (command[0], "-c", ARM_AND_RUN, *command[2:])
     if is_installed():
         # `-m` puts the current folder first: in a checkout it would hide the installed packages from the host.
         return (command[0], "-I", *command[1:])

@@ -12,7 +12,7 @@ from pathlib import Path
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
 from sessions.manifest import Manifest
-from workbench import arming, places, plugins
+from workbench import arming, hostpython, places, plugins
 from workbench.errors import UserError
 from workbench.host import Host
 from workbench.preflight.config import ModelFacts
@@ -38,7 +38,10 @@ class Watch:
 
 @dataclass(frozen=True)
 class Load:
-    """One load that an engine is asked for; `extra` are words of the engine's own command line."""
+    """One load that an engine is asked for; `extra` are words of the engine's own command line.
+
+    `python` is the interpreter of the engine's environment, empty for this one; `rank` is "all" or one rank's number.
+    """
 
     model: Path
     engine: str
@@ -47,6 +50,8 @@ class Load:
     prompt_ids: tuple[int, ...] = PROMPT_IDS
     max_new_tokens: int = NEW_TOKENS
     extra: tuple[str, ...] = ()
+    python: str = ""
+    rank: str = "all"
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -60,6 +65,8 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
         prompt_ids=load.prompt_ids,
         max_new_tokens=load.max_new_tokens,
         extra=load.extra,
+        python=load.python,
+        rank=load.rank,
     )
     folder = places.new_session_folder(watch.verb, load.model.name, watch.output)
     manifest = _manifest(watch, folder, (plugins.module_name(plugins.ENGINES, load.engine),))
@@ -69,7 +76,9 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
             manifest,
             command=arming.armed(engine.command(launch)),
             engine=engine.name,
-            engine_version=version_of(engine.distribution),
+            engine_version=hostpython.version_in(load.python, engine)
+            if load.python
+            else version_of(engine.distribution),
             device=load.device,
             tp=load.tp,
             model=str(load.model),

@@ -311,7 +311,9 @@ class ForwardRan(Body):
 
 @dataclass(frozen=True)
 class KernelLaunched(Body):
-    """One op or Triton launch in a forward pass (span). `launcher` is "aten", "custom" or "triton".
+    """One op or Triton launch in a forward pass (span). `launcher` is "aten", "custom", "triton" or "method".
+
+    "method" is a quantization method's `apply`, in which its launches lie.
 
     `shapes` are the tensor arguments as "dtype[a,b]", `outputs` likewise; `grid` is empty unless Triton.
     """

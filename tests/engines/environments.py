@@ -1,8 +1,8 @@
 """Builds the environments of real engines from their pinned lists, and tells where an environment's Python is.
 
-    python tests/engines/environments.py                 say which are there
-    python tests/engines/environments.py sglang-0.5.10   build it
-    python tests/engines/environments.py all
+python tests/engines/environments.py                 say which are there
+python tests/engines/environments.py sglang-0.5.10   build it
+python tests/engines/environments.py all
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def python_of(name: str) -> Path:
 
 
 def is_built(name: str) -> bool:
-    """Whether the environment was built to the end."""
-    return (folder() / name / "complete").is_file()
+    """Whether the environment was built to the end, from the list as it is now."""
+    mark = folder() / name / "complete"
+    return mark.is_file() and mark.read_text("utf-8") == (LISTS / f"{name}.txt").read_text("utf-8")
 
 
 def why_missing(name: str) -> str:
