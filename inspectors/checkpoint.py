@@ -35,7 +35,7 @@ class CheckpointInspector:
 
     def _list(self, call: Call, path: str) -> None:
         folder = Path(path)
-        if not path or not folder.is_dir():
+        if not path or not folder.exists():
             return
         self._listed.add(path)
         files = sorted(folder.glob("*.safetensors"))
