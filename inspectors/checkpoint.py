@@ -26,6 +26,7 @@ class CheckpointInspector:
 
     def start(self, probe: Probe) -> None:
         """Forget what an earlier probe has listed."""
+        del probe
         self._listed: set[str] = set()
 
     def enter(self, call: Call) -> None:

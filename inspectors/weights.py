@@ -133,12 +133,13 @@ class WeightsInspector:
         if self._state.maps > 1:
             return  # a model that hands over to the load_weights of its parts
         model = call.get("model")
-        self._probe.layers.note_model(model)
+        built_as = self._probe.layers.note_model(model)
         parameters = list(_parameters(model))
         call.kept[self] = self._recorder.begin(WeightsMapped(type_name(model), len(parameters)), call.rank)
         for name, parameter in parameters:
             known = self._parameters.register(name, parameter)
-            self._recorder.point(_registered(known, parameter), call.rank)
+            body = _registered(known, parameter, built_as.get(name.rpartition(".")[0], ""))
+            self._recorder.point(body, call.rank)
 
     def _mapped(self, call: Call) -> None:
         if call.kept.pop("is_counted", False):
@@ -240,7 +241,7 @@ def _parameters(model: Any) -> Iterator[tuple[str, Any]]:
     return chain(named() if named else (), held)
 
 
-def _registered(known: KnownParameter, parameter: Any) -> ParameterRegistered:
+def _registered(known: KnownParameter, parameter: Any, built_as: str = "") -> ParameterRegistered:
     return ParameterRegistered(
         parameter=known.name,
         parameter_class=known.parameter_class,
@@ -249,6 +250,7 @@ def _registered(known: KnownParameter, parameter: Any) -> ParameterRegistered:
         size_bytes=size_bytes(parameter),
         loader=known.loader,
         where=known.where,
+        built_as=built_as,
     )
 
 
@@ -270,7 +272,8 @@ def _model_loaded(call: Call) -> ModelLoaded:
     count = call.get("parameters")
     count = len(list(_parameters(call.get("model")))) if count is None else int(count)
     filled, used = (tuple(str(name) for name in call.get(key) or ()) for key in ("never_filled", "never_used"))
-    return ModelLoaded(parameters=count, never_filled=filled, never_used=used)
+    has_report = "never_filled" in call.tracepoint.arguments
+    return ModelLoaded(parameters=count, never_filled=filled, never_used=used, has_report=has_report)
 
 
 INSPECTOR = WeightsInspector()

@@ -6,41 +6,48 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 from inspectors.probe.tracepoint import Engine
 from workbench.errors import UserError
 
 PATIENCE_S = 60.0
+OLDEST_PYTHON = (3, 10)
 _ASK = (
     "import importlib.metadata as m, importlib.util as u, json, sys\n"
     "try: version = m.version(sys.argv[2])\n"
     "except m.PackageNotFoundError: version = ''\n"
-    "print(json.dumps([u.find_spec(sys.argv[1]) is not None, version, list(sys.version_info[:2])]))"
+    "spec = u.find_spec(sys.argv[1])\n"
+    "folders = list(spec.submodule_search_locations or ()) if spec is not None else []\n"
+    "print(json.dumps([spec is not None, version, list(sys.version_info[:2]), folders]))"
 )
 
 
-def check_engine(python: str, engine: Engine) -> str:
-    """The engine's version in that environment. Raises UserError (exit 2) naming what is missing there."""
-    is_here, version, numbers = _ask(python, engine)
-    if numbers < [3, 10]:
+@dataclass(frozen=True)
+class Installed:
+    """An engine in an environment: its version ("source" where it is only importable) and its package's folder."""
+
+    version: str
+    folder: Path
+
+
+def installed(python: str, engine: Engine) -> Installed:
+    """The engine in that environment. Raises UserError (exit 2) naming what is missing there."""
+    is_here, version, numbers, folders = _ask(python, engine)
+    if tuple(numbers) < OLDEST_PYTHON:
         raise UserError(
-            f"{python} is Python {numbers[0]}.{numbers[1]}, the probe needs 3.10 or newer", "name another --python"
+            f"{python} is Python {'.'.join(map(str, numbers))}, the probe needs 3.10 or newer", "name another --python"
         )
-    if not is_here:
+    if not is_here or not folders:
         raise UserError(
             f"{python} has no {engine.distribution}",
             f"name the Python of the environment with {engine.name}: --python PATH",
         )
-    return version
+    return Installed(version or "source", Path(folders[0]))
 
 
-def version_in(python: str, engine: Engine) -> str:
-    """The version of the engine's distribution there, "source" where it is only importable."""
-    return _ask(python, engine)[1] or "source"
-
-
-def _ask(python: str, engine: Engine) -> tuple[bool, str, list[int]]:
+def _ask(python: str, engine: Engine) -> tuple[bool, str, list[int], list[str]]:
     if shutil.which(python) is None:
         raise UserError(
             f"there is no Python at {python}", "give --python the path of an interpreter, such as env/bin/python"
@@ -49,11 +56,11 @@ def _ask(python: str, engine: Engine) -> tuple[bool, str, list[int]]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LOADSCOPE_")}
     try:
         done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=PATIENCE_S, env=clean)
-        is_here, version, numbers = json.loads(done.stdout.splitlines()[-1])
+        is_here, version, numbers, folders = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         said = str(getattr(error, "stderr", "") or error).strip().splitlines()
         raise UserError(
             f"{python} cannot say what it has: {said[-1] if said else type(error).__name__}",
             f"try it by hand: {python} -c 'import {engine.module}'",
         ) from error
-    return bool(is_here), str(version), [int(n) for n in numbers] or list(sys.version_info[:2])
+    return bool(is_here), str(version), [int(n) for n in numbers], [str(folder) for folder in folders]

@@ -76,9 +76,7 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
             manifest,
             command=arming.armed(engine.command(launch)),
             engine=engine.name,
-            engine_version=hostpython.version_in(load.python, engine)
-            if load.python
-            else version_of(engine.distribution),
+            engine_version=_version(load, engine),
             device=load.device,
             tp=load.tp,
             model=str(load.model),
@@ -96,6 +94,10 @@ def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: W
     folder = places.new_session_folder(watch.verb, name, watch.output)
     manifest = dataclasses.replace(_manifest(watch, folder, engines), command=command, name=name)
     return Host(folder, manifest, echoes_log=watch.echoes_log)
+
+
+def _version(load: Load, engine: Engine) -> str:
+    return hostpython.installed(load.python, engine).version if load.python else version_of(engine.distribution)
 
 
 def engine_named(name: str) -> Engine:

@@ -110,7 +110,7 @@ def _join_groups(rank: int, tp: int) -> None:
         kept = {name: options[name] for name in ("timeout", "group_desc") if name in options}
         return new_group(ranks, backend="fake", **kept)
 
-    dist.new_group = new_fake_group
+    setattr(dist, "new_group", new_fake_group)  # noqa: B010 - SGLang asks for backends that need other processes
     _without_broadcaster(parallel_state.GroupCoordinator)
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=tp)
     parallel_state.init_distributed_environment(
@@ -147,18 +147,18 @@ def _without_broadcaster(coordinator: type) -> None:
     """Groups without the queue in shared memory: nobody is at its other end."""
     import inspect
 
-    make: Any = coordinator.__init__
+    make: Any = vars(coordinator)["__init__"]
     names = list(inspect.signature(make).parameters)
     place = names.index("use_message_queue_broadcaster")
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    def make_alone(self: Any, *args: Any, **kwargs: Any) -> None:
         if place <= len(args):
             args = (*args[: place - 1], False, *args[place:])
         else:
             kwargs["use_message_queue_broadcaster"] = False
         make(self, *args, **kwargs)
 
-    coordinator.__init__ = __init__  # type: ignore[misc]
+    coordinator.__init__ = make_alone  # type: ignore[misc]
 
 
 def _place_attention(rank: int, tp: int) -> None:

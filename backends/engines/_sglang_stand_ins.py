@@ -1,4 +1,4 @@
-"""What SGLang's model code imports that a machine without a GPU does not have: modules that can be imported, not used."""
+"""What SGLang's model code imports that a machine without a GPU lacks: modules that can be imported, not used."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _AbsentType(type):
 
 
 class AbsentModule(types.ModuleType):
-    """A module, or a function of one, that is not installed: whatever is asked for is there, and refuses to be called."""
+    """A module, or a function of one, that is not installed: it has whatever is asked for, and refuses to be called."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -69,7 +69,8 @@ def install() -> None:
 
     sys.meta_path.append(_Finder())
     # torchvision's own build for GPUs looks for its operators' schemas when it is imported.
-    _schemas.append(torch.library.Library("torchvision", "FRAGMENT"))
+    make: Any = torch.library.Library
+    _schemas.append(make("torchvision", "FRAGMENT"))
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             _schemas[-1].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

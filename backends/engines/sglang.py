@@ -13,9 +13,11 @@ _LOADER = f"{_SRT}.model_loader.loader"
 _LAYERS = f"{_SRT}.layers"
 _QUANTIZATION = f"{_LAYERS}.quantization"
 
+_Arguments = Mapping[str, "str | Computed"]
+
 
 def _expansion_source(module: str | None, mapping: Mapping[str, Any] | None, parts: Iterable[str] | None) -> str:
-    """Where the parts that a fused name was compared as came from: the mapping given by the model, or a table beside."""
+    """Where the parts that a fused name was compared as came from: the model's own mapping, or a table beside."""
     name = (module or "").rpartition(".")[2]
     if name in (mapping or {}):
         return "model"
@@ -32,20 +34,20 @@ def _excluding_patterns(rules: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(pattern for pattern in rules or () if pattern.startswith("-:"))
 
 
-def _skip(target: str, arguments: Mapping[str, str | Computed], **versions: str) -> Tracepoint:
+def _skip(target: str, arguments: _Arguments, **versions: str) -> Tracepoint:
     return Tracepoint(
         "method.select", "skip.decided", f"{_QUANTIZATION}.{target}", {**arguments, "is_skipped": "result"}, **versions
     )
 
 
-_BY_PARTS = {
+_BY_PARTS: _Arguments = {
     "module": "prefix",
     "ignored": "ignored_layers",
     "tried": "local:shard_prefixes",
     "expansion_source": Computed(_expansion_source, ("prefix", "fused_mapping", "local:shard_prefixes")),
 }
-_BY_DESCRIPTION = {**_BY_PARTS, "ignored": Computed(_plain_modules, ("self.quant_description",))}
-_BY_SHARD_NAMES = {
+_BY_DESCRIPTION: _Arguments = {**_BY_PARTS, "ignored": Computed(_plain_modules, ("self.quant_description",))}
+_BY_SHARD_NAMES: _Arguments = {
     "module": "layer_name",
     "ignored": "ignore",
     "tried": "local:shard_names",
@@ -159,7 +161,7 @@ _TRACEPOINTS = (
 
 
 def command(launch: Launch) -> tuple[str, ...]:
-    """The argv of one load on a CPU, of one rank or of all; a server of SGLang's own is started with `loadscope run`."""
+    """The argv of one load on a CPU, of one rank or of all; SGLang's own server is started with `loadscope run`."""
     python = launch.python or sys.executable
     parallel = ("--tp", str(launch.tp), "--rank", launch.rank)
     return (python, "-m", f"{__package__}._sglang_launch", launch.model, *parallel, *launch.extra)

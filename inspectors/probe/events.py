@@ -179,7 +179,10 @@ class WeightsCreated(Body):
 
 @dataclass(frozen=True)
 class ParameterRegistered(Body):
-    """One parameter of the built model, seen before anything was loaded; shape is this rank's."""
+    """One parameter of the built model, seen before anything was loaded; shape is this rank's.
+
+    `built_as` is the name under which its module was built and decided on, where the model calls it otherwise now.
+    """
 
     kind: ClassVar[str] = "parameter.registered"
     stage: ClassVar[str] = "weights.create"
@@ -190,6 +193,7 @@ class ParameterRegistered(Body):
     size_bytes: int = 0
     loader: str = ""
     where: str = ""
+    built_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -289,13 +293,17 @@ class WeightsProcessed(Body):
 
 @dataclass(frozen=True)
 class ModelLoaded(Body):
-    """A rank's model is ready; what the engine itself says was never filled and never used."""
+    """A rank's model is ready; what the engine itself says was never filled and never used.
+
+    `has_report` is False for an engine that says nothing of it: then the empty lists mean nothing.
+    """
 
     kind: ClassVar[str] = "model.loaded"
     stage: ClassVar[str] = "model.ready"
     parameters: int = 0
     never_filled: tuple[str, ...] = ()
     never_used: tuple[str, ...] = ()
+    has_report: bool = True
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,16 @@ class LayerNames:
             with contextlib.suppress(TypeError):
                 self._names[layer] = name
 
-    def note_model(self, model: Any) -> None:
-        """Remember every module of a built model by its full name."""
+    def note_model(self, model: Any) -> dict[str, str]:
+        """Remember every module of a built model by its full name; gives the names that layers had before, by these."""
+        before: dict[str, str] = {}
         named = getattr(model, "named_modules", None)
         for name, layer in named() if named is not None else ():
+            was = self.of(layer)
+            if was and was != name:
+                before[name] = was
             self.note(layer, name)
+        return before
 
     def of(self, layer: Any) -> str:
         """What a layer is called, "" when nothing told."""

@@ -46,7 +46,8 @@ def why_missing(name: str) -> str:
 def build(name: str) -> None:
     """Make the environment with the Python that runs this; raises CalledProcessError when pip fails.
 
-    torch is taken from wherever pip finds its version first: PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL can name a CPU build.
+    torch is taken from wherever pip finds its version first: PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL can name
+    a CPU build.
     """
     target, python = folder() / name, python_of(name)
     (target / "complete").unlink(missing_ok=True)

@@ -56,7 +56,7 @@ def _run(args: Namespace) -> int:
 
 def _python_of(engine: Engine, args: Namespace) -> str:
     """The engine's Python; raises UserError (exit 2) for one that is not there or does not have the engine."""
-    if not 0 <= int(args.rank if args.rank.isdigit() else args.rank == "all" and "0" or "-1") < max(1, args.tp):
+    if args.rank != "all" and not (args.rank.isdigit() and int(args.rank) < max(1, args.tp)):
         raise UserError(f"--rank {args.rank}: with --tp {args.tp} a rank is 0 to {args.tp - 1}", "or give --rank all")
     if engine.is_embedded:
         if args.python or args.rank != "all":
@@ -66,7 +66,7 @@ def _python_of(engine: Engine, args: Namespace) -> str:
             )
         return ""
     python = args.python or sys.executable
-    hostpython.check_engine(python, engine)
+    hostpython.installed(python, engine)
     return python
 
 
