@@ -31,13 +31,11 @@ class CheckpointInspector:
 
     def enter(self, call: Call) -> None:
         """The headers are listed before the engine reads them, so that a broken checkpoint is listed too."""
-        if call.tracepoint.shows == "checkpoint.opened":
-            self._list(call, str(call.get("path", "") or ""))
+        if call.tracepoint.shows == "checkpoint.opened" and call.get("path") is not None:
+            self._list(call, str(call.get("path")))
 
     def _list(self, call: Call, path: str) -> None:
         folder = Path(path)
-        if not path or not folder.exists():
-            return
         self._listed.add(path)
         files = sorted(folder.glob("*.safetensors"))
         listed = [tensor for file in files for tensor in _tensors(file)]
@@ -50,7 +48,7 @@ class CheckpointInspector:
         """A tensor was read; one read serves every rank of the process, so it belongs to none."""
         if call.tracepoint.shows == "checkpoint.opened":
             folder = str(call.get("folder", "") or "")  # known only now where the path was a name to download
-            if folder not in self._listed:
+            if folder and folder not in self._listed:
                 self._list(call, folder)
         if call.tracepoint.shows == "tensor.read":
             tensor = call.get("tensor")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import runpy
+import subprocess
 import sys
 from typing import Any
 
@@ -21,17 +22,22 @@ ENVIRONMENT = {
 
 
 def main(words: list[str]) -> int:
-    """Load the asked rank, or all of them one after the other, each in a forked process."""
+    """Load the asked rank, or all of them one after the other."""
     asked = _parsed(words)
+    if asked.rank == "all" and asked.tp > 1:
+        return _all_ranks(asked.tp)
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     _import_sglang()
-    if asked.rank != "all":
-        load(asked, int(asked.rank))
-        return 0
-    if asked.tp == 1:
-        load(asked, 0)
-        return 0
-    return _all_ranks(asked)
+    load(asked, 0 if asked.rank == "all" else int(asked.rank))
+    return 0
+
+
+def _all_ranks(tp: int) -> int:
+    """One process a rank, since SGLang keeps its groups and arguments in module variables; the first failure's code."""
+    # The very command that started this one, so that the probe is armed in the same way; a forked child of a process
+    # that has imported the engine does not come to its end.
+    codes = [subprocess.run([*sys.orig_argv, "--rank", str(rank)], check=False).returncode for rank in range(tp)]
+    return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 
 def _parsed(words: list[str]) -> argparse.Namespace:
@@ -62,20 +68,6 @@ def _import_sglang() -> None:
     stand_ins.fill_kernels()
     if stand_ins.absent():
         print(f"sglang {sglang.__version__}: {', '.join(stand_ins.absent())} not installed, imports only", flush=True)
-
-
-def _all_ranks(asked: argparse.Namespace) -> int:
-    """One process a rank: SGLang keeps its groups and arguments in module variables."""
-    code = 0
-    for rank in range(asked.tp):
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            load(asked, rank)
-            return 0
-        _, status = os.waitpid(child, 0)
-        code = code or os.waitstatus_to_exitcode(status)
-    return code
 
 
 def load(asked: argparse.Namespace, rank: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from inspectors.probe.tracepoint import Computed, Engine, Launch, Tracepoint
@@ -14,6 +15,11 @@ _LAYERS = f"{_SRT}.layers"
 _QUANTIZATION = f"{_LAYERS}.quantization"
 
 _Arguments = Mapping[str, "str | Computed"]
+
+
+def _local(path: str | None) -> str | None:
+    """The path of a checkpoint that is here already; a name to download becomes a folder only later."""
+    return path if path and Path(path).exists() else None
 
 
 def _expansion_source(module: str | None, mapping: Mapping[str, Any] | None, parts: Iterable[str] | None) -> str:
@@ -97,7 +103,7 @@ _TRACEPOINTS = (
         "checkpoint.open",
         "checkpoint.opened",
         f"{_LOADER}:BaseModelLoader+.load_model",
-        {"path": "model_config.model_path"},
+        {"path": Computed(_local, ("model_config.model_path",))},
     ),
     Tracepoint(
         "checkpoint.open",
