@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import site
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -17,20 +19,22 @@ ARM_AND_RUN = (
     "name = sys.argv.pop(1); runpy.run_module(name, run_name='__main__', alter_sys=True)"
 )
 
+_ASK_PTH = (
+    "import os, site, sys; folders = [*site.getsitepackages(), site.getusersitepackages()]; "
+    "print(any(os.path.isfile(os.path.join(folder, sys.argv[1])) for folder in folders))"
+)
 
-def environment(session: Path, level: str, python: str = sys.executable) -> dict[str, str]:
+
+def environment(session: Path, level: str, command: tuple[str, ...] = ()) -> dict[str, str]:
     """The variables that arm the probe in a host and in all its children. Raises OSError.
 
-    `python` is what runs the host; one of another environment is shown our packages that enter hosts, and no others.
+    A `command` of another environment that arms itself is shown our packages that enter hosts, and no others.
     """
     variables = {"LOADSCOPE_SESSION": str(session), "LOADSCOPE_LEVEL": level}
-    door = None if not is_installed() else _door(session) if is_foreign(python) else ""
-    if door is None:
-        # A checkout is importable from wherever it was started; its host must find it from any folder.
-        door = str(ROOT)
+    # A checkout is importable from wherever it was started; its host must find it from any folder.
+    door = str(ROOT) if not is_installed() else _door(session) if ARM_AND_RUN in command else ""
     if door:
-        before = os.environ.get("PYTHONPATH", "")
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [door, before]))
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [door, os.environ.get("PYTHONPATH", "")]))
     return variables
 
 
@@ -53,6 +57,15 @@ def pth_file() -> Path | None:
     """The loadscope.pth that this interpreter reads at its start, None without one."""
     folders = [*site.getsitepackages(), site.getusersitepackages()]
     return next((path for folder in folders if (path := Path(folder) / PTH_NAME).is_file()), None)
+
+
+def arms(command: str) -> bool:
+    """Whether a command's Python reads a loadscope.pth; of a command that is no Python, ours is asked."""
+    found = shutil.which(command)
+    if found is None or not Path(command).name.startswith("python") or not is_foreign(found):
+        return pth_file() is not None
+    done = subprocess.run([found, "-c", _ASK_PTH, PTH_NAME], capture_output=True, text=True, check=False)
+    return done.stdout.strip() == "True"
 
 
 def is_installed() -> bool:

@@ -42,7 +42,7 @@ class Host:
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Write the manifest and start the host; raises UserError (exit 4) when its command cannot be run."""
         self._write_manifest(Outcome(state="running"))
-        armed = arming.environment(self.folder, self.manifest.level, self.manifest.command[0])
+        armed = arming.environment(self.folder, self.manifest.level, self.manifest.command)
         env = {**os.environ, **(environment or {}), **armed}
         self._started_s = time.monotonic()
         try:
