@@ -119,7 +119,7 @@ def test_a_scale_of_one_element_that_is_split_is_named_with_call_shard_id_and_sh
     assert root["rank"] == 1
     assert "split_with_sizes expects split_sizes to sum exactly to 1" in root["sentence"]
     (call,) = (call.body for call in traced.of("loader.called") if call.body.outcome == "raised")
-    assert (call.shard_id, call.tensor_shape, call.parameter_shape) == ("(0, 1, 2)", (), (4,))
+    assert (call.shard_id, call.tensor_shape, call.parameter_shape) == ("(0, 1, 2)", (1,), (4,))
 
 
 def test_the_same_checkpoint_loads_after_the_repair(trace):

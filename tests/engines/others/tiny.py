@@ -122,7 +122,8 @@ def separate_fp8(folder: Path) -> Path:
         kept += [f"{at}.{name}" for name in ("conv1d", "in_proj_b", "in_proj_a")]
     for name, shape in linears.items():
         tensors[f"{name}.weight"] = torch.randn(shape).to(torch.float8_e4m3fn)
-        tensors[f"{name}.weight_scale"] = torch.tensor(0.01)
+        # Both spellings of one element are published.
+        tensors[f"{name}.weight_scale"] = torch.tensor([0.01] if name.endswith("in_proj_qkv") else 0.01)
     text = {
         **SIZES, "model_type": "qwen3_5_text", "dtype": "bfloat16", "attn_output_gate": True,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25,
