@@ -78,8 +78,14 @@ def _resolved(point: Tracepoint, sources: _Sources, version: str) -> Resolution:
         else:
             found += [(path, function, line) for function, line in _functions(sources.tree(path), name)]
     if found and owner and owner[-1].endswith("+"):
-        words = (path for path in sources.all(f"def {name}(") if path not in {one[0] for one in found})
-        found += [(path, method, method.lineno) for path in words for method in _methods(sources.tree(path), "*", name)]
+        # which of them are subclasses is known only when they run; those that define the method are counted
+        base = {(path, line) for path, _, line in found}
+        found += [
+            (path, method, method.lineno)
+            for path in sources.all(f"def {name}(")
+            for method in _methods(sources.tree(path), "*", name)
+            if (path, method.lineno) not in base
+        ]
     lacks = dict.fromkeys(missing for _, function, _ in found[:1] if function for missing in _lacks(point, function))
     places = tuple(f"{path.relative_to(sources.folder)}:{line}" for path, _, line in found)
     return Resolution(point, point.is_expected(version), places, tuple(lacks))
