@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from sessions.control import Control
 from sessions.session import Session
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -154,3 +156,51 @@ def untraced(engine_python, checkpoints) -> Callable[..., dict[str, Any]]:
         return done_before[version, checkpoint]
 
     return run
+
+
+class Held:
+    """A load that stops where it was told to, with the client that steps it."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self._folder, self.code = folder, -1
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        self.control = self._connected()
+
+    def _connected(self) -> Control:
+        give_up_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up_s and self._process.poll() is None:
+            control = Control.connect(self._folder)
+            if control is not None:
+                return control
+            time.sleep(0.1)
+        raise AssertionError("the host never listened")
+
+    def wait_until_paused(self) -> dict[str, Any]:
+        give_up_s = time.monotonic() + PATIENCE_S
+        state = self.control.state()
+        while state["state"] == "running" and time.monotonic() < give_up_s:
+            state = self.control.wait(5)
+        assert state["state"] == "paused", state
+        return state
+
+    def log(self) -> str:
+        return (self._folder / "host.log").read_text(errors="replace")
+
+    def __enter__(self) -> Held:  # noqa: PYI034 - `Self` is of Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.control.close()
+        self.code = self._process.wait(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def start_trace(tmp_path, engine_python, checkpoints) -> Callable[..., Held]:
+    """Start `loadscope trace` of rank 1 of 4, with more words of its command line."""
+
+    def start(version: str, checkpoint: str, *words: str) -> Held:
+        command = [sys.executable, "-c", RUN, "trace", str(checkpoints(checkpoint)), "--engine", "sglang",
+                   "--python", str(engine_python(f"sglang-{version}")), "--tp", "4", "--rank", "1"]  # fmt: skip
+        return Held([*command, *words, "--no-tui", "-o", str(tmp_path / "held")], tmp_path / "held", _environment())
+
+    return start

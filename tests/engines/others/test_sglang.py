@@ -166,3 +166,20 @@ def test_a_python_without_the_engine_is_refused_before_anything_runs(checkpoints
     done = subprocess.run([sys.executable, *command, *asked], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"{sys.executable} has no sglang" in done.stderr
+
+
+def test_a_load_is_held_at_a_breakpoint_and_shows_the_values_at_hand(start_trace):
+    with start_trace(
+        "0.5.10", "packed_int8", "--break", 'parameter ~ "*layers.0.linear_attn.in_proj_ba.weight_scale"'
+    ) as held:
+        state = held.wait_until_paused()
+        assert (state["why"], state["ok"]) == ("breakpoint 1", True)
+        source = held.control.inspect("source", rows=16, columns=1)
+        assert source["window"] == [[float(row + 1)] for row in range(16)]
+        parameter = held.control.inspect("parameter", rows=4, columns=1)
+        assert parameter["name"] == "model.layers.0.linear_attn.in_proj_ba.weight_scale"
+        # Rank 1 of 4 should hold the scales of rows 4 to 7.
+        assert parameter["window"] == [[3.0], [4.0], [11.0], [12.0]]
+        held.control.release()
+    assert held.code == 1
+    assert "rank 1 of 4: Qwen3NextForCausalLM is loaded" in held.log()
