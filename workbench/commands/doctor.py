@@ -10,11 +10,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, dataclass
 
-from workbench import arguments, arming, hostpython, launching, places, plugins
+from workbench import arguments, arming, launching, places, plugins
 from workbench.cli import distribution_version
 from workbench.command import Command
 from workbench.errors import CLEAN, INCOMPLETE, UserError
-from workbench.survey import Resolution, survey
+from workbench.surveytext import tell_tracepoints
 
 OLDEST_SQLITE = (3, 24)
 
@@ -41,7 +41,7 @@ def _run(args: Namespace) -> int:
     if args.python and not args.engine:
         raise UserError("--python names an environment, but no engine to look for in it", "add --engine NAME")
     if args.engine:
-        return _run_survey(args)
+        return tell_tracepoints(args.engine, args.python or sys.executable, as_json=args.json)
     checks = [*_own_checks(), *_engine_checks()]
     is_complete = all(check.is_ok for check in checks)
     code = CLEAN if is_complete else INCOMPLETE
@@ -55,45 +55,6 @@ def _run(args: Namespace) -> int:
         if check.try_:
             print(f"  {'':<16} try: {check.try_}")
     return code
-
-
-def _run_survey(args: Namespace) -> int:
-    """Which tracepoints an installed engine has; exit code 5 when one is missing that its version should have."""
-    engine, python = launching.engine_named(args.engine), args.python or sys.executable
-    found = hostpython.installed(python, engine)
-    resolutions = survey(engine, found.folder, found.version)
-    missing = [one for one in resolutions if not one.is_fine]
-    code = INCOMPLETE if missing else CLEAN
-    if args.json:
-        rows = [_as_json(one) for one in resolutions]
-        about = {"schema": 1, "verb": "doctor", "outcome": "incomplete" if missing else "ok", "exit_code": code}
-        print(json.dumps({**about, "engine": engine.name, "engine_version": found.version, "tracepoints": rows}))
-        return code
-    print(f"{engine.name} {found.version} in {found.folder}")
-    for one in resolutions:
-        point = one.tracepoint
-        mark = "✗" if not one.is_fine else "•" if one.places else "–"
-        print(f"{mark} {point.shows:<18} {point.target.removeprefix(f'{engine.module}.')}  {_told(one)}")
-    print(f"{sum(bool(one.places) for one in resolutions)} of {len(resolutions)} tracepoints are there", end="")
-    print(f", {len(missing)} missing: what they show will not be recorded" if missing else "")
-    return code
-
-
-def _told(one: Resolution) -> str:
-    point = one.tracepoint
-    if not one.places:
-        until, since = (f"up to {point.before}" if point.before else ""), (f"from {point.since}" if point.since else "")
-        return "not found" if one.is_expected else f"only {since or until}"
-    lacks = f", without {', '.join(one.lacks)}" if one.lacks else ""
-    return f"{one.places[0]}{f' and {len(one.places) - 1} more' if len(one.places) > 1 else ''}{lacks}"
-
-
-def _as_json(one: Resolution) -> dict[str, object]:
-    point = one.tracepoint
-    return {
-        "stage": point.stage, "shows": point.shows, "target": point.target, "since": point.since,
-        "before": point.before, "is_expected": one.is_expected, "places": one.places, "lacks": one.lacks,
-    }  # fmt: skip
 
 
 def _own_checks() -> list[Check]:
