@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from inspectors.probe import ggufheader
 from inspectors.probe.agent import Probe
 from inspectors.probe.call import Call
 from inspectors.probe.events import NO_RANK, CheckpointOpened, TensorListed, TensorRead
@@ -38,9 +40,15 @@ class CheckpointInspector:
         folder = Path(path)
         self._listed.add(path)
         files = sorted(folder.glob("*.safetensors"))
-        listed = [tensor for file in files for tensor in _tensors(file)]
         recorder = call.probe.recorder
-        recorder.point(_opened(folder, files, len(listed)), NO_RANK)
+        if files:
+            listed = [tensor for file in files for tensor in _tensors(file)]
+            recorder.point(_opened(folder, files, len(listed)), NO_RANK)
+        else:
+            files = ggufheader.files_of(folder)
+            headers = {file: header for file in files if (header := ggufheader.read_header(file)) is not None}
+            listed = [_listed(file, one) for file, header in headers.items() for one in header.tensors]
+            recorder.point(_opened_gguf(folder, files, list(headers.values()), len(listed)), NO_RANK)
         for tensor in listed:
             recorder.point(tensor, NO_RANK)
 
@@ -80,6 +88,26 @@ def _opened(folder: Path, files: list[Path], tensors: int) -> CheckpointOpened:
         tensors=tensors,
         size_bytes=sum(_size(file) for file in files),
     )
+
+
+def _opened_gguf(folder: Path, files: list[Path], headers: list[ggufheader.Header], tensors: int) -> CheckpointOpened:
+    """The types of its tensors, most frequent first, stand for a quantization config, which such a file has not."""
+    first = headers[0] if headers else ggufheader.Header("", 0, ())
+    types = Counter(tensor.dtype for header in headers for tensor in header.tensors)
+    return CheckpointOpened(
+        path=str(folder),
+        architecture=first.architecture,
+        quant_method=ggufheader.SUFFIX.removeprefix(".") if headers else "",
+        quantization_config=json.dumps({"types": dict(types.most_common())}) if types else "",
+        layers=_whole(first.layers),
+        files=len(files),
+        tensors=tensors,
+        size_bytes=sum(_size(file) for file in files),
+    )
+
+
+def _listed(file: Path, one: ggufheader.Declared) -> TensorListed:
+    return TensorListed(one.name, one.dtype, tuple(_whole(n) for n in one.shape), file.name, one.begin, one.end)
 
 
 def _tensors(file: Path) -> Iterator[TensorListed]:

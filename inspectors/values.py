@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from inspectors.probe.agent import Probe
 from inspectors.probe.call import Call
 from inspectors.probe.events import ValueSummarized
-from inspectors.probe.tensors import is_tensor, statistics
+from inspectors.probe.tensors import has_memory, is_tensor, statistics
 from inspectors.probe.tracepoint import Tracepoint
 
 
@@ -27,7 +27,7 @@ class ValuesInspector:
     def leave(self, call: Call) -> None:
         """Summarize; a loader inside another one leaves that to the outer call, which alone has a name."""
         parameter = call.get("parameter")
-        if not is_tensor(parameter) or call.facts.get("is_nested"):
+        if not is_tensor(parameter) or call.facts.get("is_nested") or not has_memory(parameter):
             return
         said = statistics(parameter)
         body = ValueSummarized(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -63,6 +63,7 @@ class WeightsInspector:
         self._parameters, self._names = ParameterRegistry(probe), TensorNames()
         self._state = _ThreadState()
         self._has_ledger = includes(probe.level, "ledger")
+        self._concerns: dict[Any, bool] = {}  # by operator; asked for every operator inside every loader call
 
     def enter(self, call: Call) -> None:
         """Open the span of what is about to run."""
@@ -80,6 +81,8 @@ class WeightsInspector:
         shows = call.tracepoint.shows
         if shows == "tensor.read":
             self._names.note(str(call.get("name", "")), call.get("tensor"))
+        elif shows == "tensor.rearranged":
+            self._names.note_rearranged(call.get("tensor"))
         elif shows == "model.loaded":
             self._recorder.point(_model_loaded(call), call.rank)
         elif shows == "loader.called":
@@ -180,7 +183,7 @@ class WeightsInspector:
         self._repeat_facts(call)
         self._probe.gate.hold_at_hand(AtHand(body.checkpoint_name, tensor, body.parameter, parameter))
         if is_tensor(tensor) and is_torch_here():
-            active.watch = self._watch(tensor, noted, body, call.rank)
+            active.watch = self._watch(tensor, noted, active, call.rank)
             active.mode = WatchedOperations(self._runner(active.watch))
             active.mode.enter()
 
@@ -189,7 +192,9 @@ class WeightsInspector:
         module, _, _ = body.parameter.rpartition(".")
         call.facts.update(module=module, parameter=body.parameter, checkpoint_name=body.checkpoint_name)
 
-    def _watch(self, tensor: Any, noted: Any, body: LoaderCalled, rank: int) -> SplitWatch:
+    def _watch(self, tensor: Any, noted: Any, active: _LoaderCall, rank: int) -> SplitWatch:
+        body = active.body
+
         def on_cut(cut: Cut) -> None:
             split = ShardSplit(
                 body.parameter, body.checkpoint_name, cut.dim, cut.start, cut.length, cut.size, cut.operation
@@ -201,14 +206,34 @@ class WeightsInspector:
 
         if not self._has_ledger:
             return SplitWatch(tensor, on_cut)
-        return Ledger(tensor, noted, on_cut, on_write, self._parameters.holding)
+        look_again = lambda: self._follow_memory(active, rank)  # noqa: E731 - the fourth of four callbacks
+        return Ledger(tensor, noted, on_cut, on_write, self._parameters.holding, look_again)
+
+    def _follow_memory(self, active: _LoaderCall, rank: int) -> None:
+        """A loader gave its parameter other memory, or its first: note where, and its shape if that is new."""
+        storage = storage_of(active.parameter)
+        if storage == active.storage:
+            return
+        active.storage = storage
+        self._parameters.note_memory(active.body.parameter, active.parameter)
+        if isinstance(active.watch, Ledger):
+            active.watch.rebound(active.body.parameter, active.parameter)
+        shape = shape_of(active.parameter)
+        if shape != active.body.parameter_shape:
+            known = self._parameters.reshaped(active.parameter)
+            active.body = replace(active.body, parameter_shape=shape)
+            if known is not None:
+                self._recorder.point(_registered(known, active.parameter), rank)
 
     def _runner(self, watch: SplitWatch) -> Run:
-        probe = self._probe
+        probe, concerns = self._probe, self._concerns
 
         def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             out = func(*args, **kwargs)
-            if not probe.is_ours and hasattr(func, "_schema"):
+            is_wanted = concerns.get(func)
+            if is_wanted is None:
+                is_wanted = concerns[func] = hasattr(func, "_schema") and watch.concerns(func)
+            if is_wanted and not probe.is_ours:
                 with probe.guarded(self):
                     watch.saw(func, args, kwargs, out)
             return out
@@ -222,10 +247,7 @@ class WeightsInspector:
         if active.mode is not None:
             active.mode.leave()
         self._state.calls.remove(active)
-        if storage_of(active.parameter) != active.storage:
-            self._parameters.note_memory(active.body.parameter, active.parameter)
-            if isinstance(active.watch, Ledger):
-                active.watch.rebound(active.body.parameter, active.parameter)
+        self._follow_memory(active, call.rank)
         body = with_outcome(active.body, outcome)
         if outcome == "returned":
             self._probe.gate.about_to_return(active.seq, body, call.rank)

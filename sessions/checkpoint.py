@@ -76,7 +76,9 @@ def _consumption(session: Session) -> tuple[Consumption, ...]:
             dtype, shape, size = one.dtype, one.shape, one.end - one.begin
         else:
             dtype, shape, size = (read[name][7] or "", read[name][8] or (), read[name][9] or 0)
-        used = _consumed_bytes(shape, dtype, size, writes[name], calls[name], has_writes=known.has_writes)
+        # blocks of several numbers are read, and written, as bytes
+        read_shape, read_dtype = (read[name][8] or (), read[name][7] or "") if name in read else (shape, dtype)
+        used = _consumed_bytes(read_shape, read_dtype, size, writes[name], calls[name], has_writes=known.has_writes)
         is_read = name in read or calls[name] > 0
         out.append(Consumption(name, spelled(dtype), shape, size, is_read, calls[name], tuple(users[name]), used))
     return tuple(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +15,19 @@ from sessions.parameters import parameters
 from sessions.session import Row, Session
 
 AS_IS = "as is"
+PACKED = ("uint8", "int32")
+"""Types whose elements hold several numbers of a format that they do not tell."""
+
+_METHOD_CLASS = re.compile(r"(Linear|MoE|Embedding)?(Method)?$")
 
 
 @dataclass(frozen=True)
 class DecisionView:
     """The method of one module on one rank. Positions are -1, texts empty and claims None where nothing tells.
 
-    `built` is "as is", the dtype of the quantized weight, or "quantized"; `header` are the module's tensors in the
-    checkpoint; `is_contradiction`: built quantized over plain tensors without a scale, or the reverse.
+    `built` is "as is", the dtype of the quantized weight (its method where that is packed), or "quantized"; `header`
+    are the module's tensors in the checkpoint; `is_contradiction`: built quantized over plain tensors without a scale,
+    or the reverse.
     """
 
     module: str
@@ -126,13 +132,16 @@ class _Context:
             return False
         return None
 
-    def built(self, key: tuple[str, int], is_quantized: bool | None) -> str:
-        """The word for what was built."""
+    def built(self, key: tuple[str, int], is_quantized: bool | None, method: str) -> str:
+        """The word for what was built; bytes and words that hold several numbers are called by their method."""
         if is_quantized is None:
             return ""
         if not is_quantized:
             return AS_IS
         dtypes = sorted(spelled(d) for d in self.dtypes.get(key, ()) if not is_plain(d))
+        named = _METHOD_CLASS.sub("", method).lower()
+        if named and dtypes and dtypes[0] in PACKED:
+            return named
         return dtypes[0] if dtypes else self.stored or "quantized"
 
 
@@ -179,7 +188,7 @@ def _view(key: tuple[str, int], skip: Row | None, method: Row | None, context: _
         (skip[9] or ()) if skip is not None else (), tried,
         (skip[11] or "") if skip is not None else "", (skip[12] or "") if skip is not None else "",
         ((skip[13] if skip is not None else where) or ""),
-        tensors, context.built(key, is_built), is_built, is_stored, wrong,
+        tensors, context.built(key, is_built, name or ""), is_built, is_stored, wrong,
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 COUNTED = frozenset({"tensor.listed", "parameter.registered"})
 """Kinds of which neighbours are one row with a count."""
 
-HIDDEN = frozenset({"weight.written", "value.summarized", "tensor.read"})
+HIDDEN = frozenset({"weight.written", "value.summarized", "tensor.read", "tensor.kept"})
 """Kinds shown in the row of the call around them, or of what came before."""
 
 _IN_LAYERS = frozenset(KEYS) - {"weights.mapped", "forward.ran", "stage.failed"}

@@ -149,5 +149,7 @@ def _registered(session: Session, known: Ledger) -> list[_Registered]:
     for position, _, _, _, _, rank, name, cls, dtype, shape, loader, where, size in rows:
         texts = (name or "", cls or "", dtype or "")
         facts = _Registered(position, rank, *texts, shape or (), loader or "", where or "", size or 0)
-        first.setdefault((rank, facts.name), facts)
+        before = first.setdefault((rank, facts.name), facts)
+        if not before.shape and facts.shape:  # its shape came with what it was filled from
+            first[rank, facts.name] = facts._replace(position=before.position, parameter_class=before.parameter_class)
     return [facts for facts in first.values() if facts.name]

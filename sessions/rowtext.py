@@ -89,5 +89,5 @@ _TOLD: dict[type[Body], Callable[[Any], str]] = {
     ModelLoaded: lambda b: f"{_several(b.parameters, 'parameter')} loaded",
     TracepointMissing: lambda b: f"not seen: {b.target}",
     InspectorFaulted: lambda b: f"inspector {b.inspector} ended: {b.error}",
-    RecordingCapped: lambda b: f"recording ended at {b.limit} {b.value:,}",
+    RecordingCapped: lambda b: f"limit reached: {b.limit} {b.value:,}",
 }

@@ -5,16 +5,23 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
+from workbench import plugins
 from workbench.diagnosis.finding import SEVERITIES
 from workbench.launching import DEFAULT_LEVEL, Watch
 from workbench.outcome import NEVER
 
-LEVELS = ("calls", "ledger", "values")
+LEVELS = ("calls", "ledger", "values", "tensors")
 
 
 def add_json(parser: ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """`--device`."""
+    known = ", ".join(plugins.names(plugins.DEVICES))
+    parser.add_argument("--device", default="cpu", metavar="NAME", help=f"what it runs on: {known} (default: cpu)")
 
 
 def add_fail_on(parser: ArgumentParser) -> None:
@@ -34,7 +41,8 @@ def add_watching(parser: ArgumentParser) -> None:
         "--level",
         choices=LEVELS,
         default=DEFAULT_LEVEL,
-        help="calls: names, shapes, times; ledger: + where every element came from (default); values: + statistics",
+        help="calls: names, shapes, times; ledger: + where every element came from (default); values: + statistics; "
+        "tensors: + what goes through the modules",
     )
     parser.add_argument(
         "--max-events", type=int, default=DEFAULT_MAX_EVENTS, metavar="N", help="keep at most N events a process"

@@ -12,12 +12,13 @@ from pathlib import Path
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
 from sessions.manifest import Manifest
-from workbench import arming, hostpython, places, plugins
+from workbench import arming, hostpython, places, planted, plugins
 from workbench.errors import UserError
 from workbench.host import Host
 from workbench.preflight.config import ModelFacts
 
 DEFAULT_LEVEL = "ledger"
+LEVEL_WITHOUT_MEMORY = "calls"
 PROMPT_IDS = (1, 2, 3, 4, 5)
 NEW_TOKENS = 4
 
@@ -41,6 +42,7 @@ class Load:
     """One load that an engine is asked for; `extra` are words of the engine's own command line.
 
     `python` is the interpreter of the engine's environment, empty for this one; `rank` is "all" or one rank's number.
+    `planted` names the scenario whose defect the engine shall have, "" for none.
     """
 
     model: Path
@@ -53,11 +55,13 @@ class Load:
     python: str = ""
     rank: str = "all"
     environment: Mapping[str, str] = field(default_factory=dict)
+    planted: str = ""
 
 
 def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
     """Make the session folder and the host for one load; nothing runs yet. Raises UserError (exit 2)."""
     engine = engine_named(load.engine)
+    watch = _watchable(watch, load.device.partition(":")[0])
     launch = Launch(
         model=str(load.model),
         tp=load.tp,
@@ -68,13 +72,15 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
         python=load.python,
         rank=load.rank,
     )
+    argv = engine.command(launch)
+    command = planted.command(argv, load.planted) if load.planted else argv
     folder = places.new_session_folder(watch.verb, load.model.name, watch.output)
     manifest = _manifest(watch, folder, (plugins.module_name(plugins.ENGINES, load.engine),))
     return Host(
         folder,
         dataclasses.replace(
             manifest,
-            command=arming.armed(engine.command(launch)),
+            command=arming.armed(command),
             engine=engine.name,
             engine_version=_version(load, engine),
             device=load.device,
@@ -86,6 +92,18 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
         ),
         echoes_log=watch.echoes_log,
     )
+
+
+def _watchable(watch: Watch, device: str) -> Watch:
+    """`watch` at the level that the device allows; raises UserError (exit 2) for an unknown one, before the host runs.
+
+    Without values there is no memory either, so the ledger would see nothing written.
+    """
+    plugins.module_name(plugins.DEVICES, device)
+    if device == Load.device:  # asking it would import torch
+        return watch
+    has_values = getattr(plugins.load(plugins.DEVICES, device), "has_values", True)
+    return watch if has_values else dataclasses.replace(watch, level=LEVEL_WITHOUT_MEMORY)
 
 
 def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: Watch) -> Host:

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PluginKind:
-    """One kind of plugin: what people call it, the package whose files they are, the constant a file holds."""
+    """One kind of plugin: what people call it, the package whose files they are, the constant a file holds.
+
+    Where `has_other_files`, the folder has files without the constant, which are no plugins.
+    """
 
     noun: str
     package: str
     constant: str
     is_open: bool = True
+    has_other_files: bool = False
 
     @property
     def group(self) -> str:
@@ -34,6 +38,7 @@ class PluginKind:
 VERBS = PluginKind("verb", "workbench.commands", "COMMAND", is_open=False)
 SCENARIOS = PluginKind("scenario", "workbench.scenarios", "SCENARIO")
 ENGINES = PluginKind("engine", "backends.engines", "ENGINE")
+DEVICES = PluginKind("device", "backends.devices", "DEVICE", has_other_files=True)
 INSPECTORS = PluginKind("inspector", "inspectors", "INSPECTOR")
 EXPORTS = PluginKind("export format", "sessions.export", "export")
 
@@ -79,7 +84,11 @@ def _stems(kind: PluginKind) -> frozenset[str]:
     spec = importlib.util.find_spec(kind.package)
     folders = spec.submodule_search_locations if spec is not None else None
     files = [path for folder in folders or () for path in Path(folder).glob("*.py")]
-    return frozenset(path.stem for path in files if not path.stem.startswith("_"))
+    return frozenset(path.stem for path in files if not path.stem.startswith("_") and _is_plugin(kind, path))
+
+
+def _is_plugin(kind: PluginKind, path: Path) -> bool:
+    return not kind.has_other_files or f"\n{kind.constant} = " in path.read_text(encoding="utf-8")
 
 
 def _foreign(kind: PluginKind) -> dict[str, EntryPoint]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,13 +29,13 @@ def checkpoint_of(scenario: Scenario, *, is_quiet: bool) -> Path:
     """
     from backends.native.registry import architecture_module
 
-    config = {**architecture_module(scenario.architecture).tiny_config(), **scenario.overrides}
-    said = json.dumps([config, SEED, MAX_FILE_BYTES, _writer_digest()], sort_keys=True)
+    config = config_of(scenario, architecture_module(scenario.architecture).tiny_config())
+    said = json.dumps([config, SEED, MAX_FILE_BYTES, _writer_digest(scenario)], sort_keys=True)
     folder = places.cache_folder() / "checkpoints" / hashlib.sha256(said.encode()).hexdigest()[:DIGEST_CHARACTERS]
     target = folder / scenario.checkpoint
     if not target.exists():
         try:
-            _make(target, config, is_quiet=is_quiet)
+            _make(target, config, scenario, is_quiet=is_quiet)
         except OSError as error:
             raise UserError(
                 f"the demo checkpoint cannot be written to {target}: {error.strerror or error}",
@@ -43,13 +44,25 @@ def checkpoint_of(scenario: Scenario, *, is_quiet: bool) -> Path:
     return target
 
 
-def _make(target: Path, config: dict[str, object], *, is_quiet: bool) -> None:
+def config_of(scenario: Scenario, tiny_config: Mapping[str, object]) -> dict[str, object]:
+    """The scenario's config.json, made from its architecture's."""
+    config = {**tiny_config, **scenario.overrides}
+    inner = config.get("text_config")
+    if isinstance(inner, Mapping):
+        return {**config, "text_config": {**inner, **scenario.sizes}}
+    return {**config, **scenario.sizes}
+
+
+def _make(target: Path, config: dict[str, object], scenario: Scenario, *, is_quiet: bool) -> None:
     from backends.native.checkpoint.synthesize import write_checkpoint
 
     part = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     with _progress_bar(f"writing {target.name}", is_quiet=is_quiet) as progress:
-        write_checkpoint(part, config, seed=SEED, max_file_bytes=MAX_FILE_BYTES, progress=progress)
+        if scenario.write is not None:
+            scenario.write(part, config, SEED)
+        else:
+            write_checkpoint(part, config, seed=SEED, max_file_bytes=MAX_FILE_BYTES, progress=progress)
     try:
         part.rename(target)
     except OSError:
@@ -58,10 +71,14 @@ def _make(target: Path, config: dict[str, object], *, is_quiet: bool) -> None:
             raise
 
 
-def _writer_digest() -> str:
-    from backends.native.checkpoint import synthesize
+def _writer_digest(scenario: Scenario) -> str:
+    """Of the sources that decide what the checkpoint holds, apart from its config."""
+    from backends.native.checkpoint import gguf_synthesize, synthesize
 
-    return hashlib.sha256(Path(synthesize.__file__).read_bytes()).hexdigest()
+    sources = [synthesize.__file__]
+    if scenario.write is not None:
+        sources += [gguf_synthesize.__file__, inspect.getfile(scenario.write)]
+    return hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources)).hexdigest()
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from workbench import plugins
 from workbench.errors import UserError
@@ -13,18 +14,28 @@ from workbench.errors import UserError
 class Scenario:
     """One recipe: the constant SCENARIO of `scenarios/<scenario>.py`.
 
-    `architecture` is the name in config.json; `overrides` replace fields of that architecture's tiny config.
-    `extra` are words for the engine's command line, by which the defect is planted; `expects` is the class of the
-    first finding, None for a load without one; `engine` None is the embedded one. A plain `demo` shows the default one.
+    `architecture` is the name in config.json; `overrides` replace fields of that architecture's tiny config, `sizes`
+    those of its language model, which may stand in a `text_config` of their own.
+    The defect is planted by `plant`, which the host calls before the engine starts (it replaces what the faulty engine
+    had otherwise), or by `extra`, words for the engine's command line; a repaired load has neither. `words` go to both.
+    `expects` is the class of the first finding, None for a load without one; `engine` None is the embedded one.
+    `write` makes the checkpoint of a format that is no folder with a config.json: it is given the folder, the config
+    and a seed. A plain `demo` shows the default one.
     """
 
     description: str
     checkpoint: str
     architecture: str
     overrides: Mapping[str, object] = field(default_factory=dict)
+    sizes: Mapping[str, object] = field(default_factory=dict)
     engine: str | None = None
     tp: int = 4
+    device: str = "cpu"
+    prompt_tokens: int | None = None
+    words: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    plant: Callable[[], None] | None = None
+    write: Callable[[Path, Mapping[str, object], int], object] | None = None
     expects: str | None = None
     is_default: bool = False
 

@@ -19,6 +19,12 @@ _TRACEPOINTS = (
         {"name": "result.0", "tensor": "result.1"},
     ),
     Tracepoint(
+        "tensor.read",
+        "tensor.rearranged",
+        f"{_PACKAGE}.checkpoint.gguf_weights:rearranged",
+        {"tensor": "result"},
+    ),
+    Tracepoint(
         "method.select",
         "skip.decided",
         f"{_PACKAGE}.quantization.skip:is_layer_skipped",

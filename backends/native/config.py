@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 
+from backends.native.checkpoint.gguf_files import gguf_files
 from backends.native.errors import ConfigError
 
 T = TypeVar("T")
@@ -38,8 +39,23 @@ class ModelConfig:
             )
         if len(architectures) != 1:
             raise ConfigError(f"config.json: architectures is {list(architectures)}, expected one name.", AS_PUBLISHED)
-        name = fields.get("dtype") or fields.get("torch_dtype") or "float32"
+        parts = (fields, text_fields(fields))
+        name = next((part[key] for part in parts for key in ("dtype", "torch_dtype") if part.get(key)), "float32")
         return cls(architectures[0], dtype_named(str(name)), fields, quantization)
+
+
+def text_fields(fields: Mapping[str, object]) -> Mapping[str, object]:
+    """The fields of the language model: those under text_config where there are other modalities; raises ConfigError.
+
+    Whether embeddings are tied is said outside it.
+    """
+    text = fields.get("text_config")
+    if text is None:
+        return fields
+    if not isinstance(text, dict):
+        raise ConfigError(f"config.json: text_config is {text!r}, expected an object.", AS_PUBLISHED)
+    tied = fields.get("tie_word_embeddings")
+    return text if tied is None else text | {"tie_word_embeddings": tied}
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -53,8 +69,17 @@ def dtype_named(name: str) -> torch.dtype:
 
 
 def read_config(folder: str | Path) -> ModelConfig:
-    """Read config.json of a checkpoint folder; raises ConfigError when it is missing or malformed."""
-    path = Path(folder) / "config.json"
+    """Read config.json of a checkpoint folder, or the metadata of GGUF files; raises ConfigError or CheckpointError."""
+    from backends.native.checkpoint.gguf_config import gguf_fields
+
+    files = gguf_files(folder)
+    if files:
+        return ModelConfig.from_fields(gguf_fields(files))
+    return ModelConfig.from_fields(read_object(Path(folder) / "config.json"))
+
+
+def read_object(path: Path) -> dict[str, object]:
+    """The JSON object in a file; raises ConfigError when it is missing or malformed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -65,7 +90,18 @@ def read_config(folder: str | Path) -> ModelConfig:
         raise ConfigError(f"{path} is not JSON: {error}.", AS_PUBLISHED) from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}, expected an object.", AS_PUBLISHED)
-    return ModelConfig.from_fields(content)
+    return content
+
+
+def end_token_ids(folder: str | Path) -> tuple[int, ...]:
+    """The tokens that end an answer: eos_token_id of generation_config.json or of config.json, one or several."""
+    fields = read_config(folder).fields
+    generation = Path(folder) / "generation_config.json"
+    found = read_object(generation).get("eos_token_id") if generation.is_file() else None
+    ids = text_fields(fields).get("eos_token_id") if found is None else found
+    return (
+        () if ids is None else checked_value(ids if isinstance(ids, list) else [ids], tuple[int, ...], "eos_token_id")
+    )
 
 
 def checked(cls: type[T], found: Mapping[str, object], **given: object) -> T:

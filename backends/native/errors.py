@@ -45,3 +45,11 @@ class LockstepError(NativeError, RuntimeError):
 
 class KernelError(NativeError, RuntimeError):
     """Kernels that cannot run on the chosen device."""
+
+
+class SamplingError(NativeError, ValueError):
+    """A way of drawing tokens that is out of range."""
+
+
+class TokenizerError(NativeError, RuntimeError):
+    """A prompt in words for a checkpoint whose tokenizer cannot be read."""

@@ -6,10 +6,12 @@ import ast
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from backends.native.config import ModelConfig
+from backends.native.config import ModelConfig, read_object
 from backends.native.errors import ConfigError, UnknownNameError
 from backends.native.quantization.config import QuantizationConfig
 
@@ -20,10 +22,17 @@ def declared(folder: str, constant: str) -> dict[str, tuple[object, ...]]:
     """Module name -> the tuple it assigns to `constant`, found without importing; other files are no plugins."""
     found: dict[str, tuple[object, ...]] = {}
     for path in sorted((HERE / folder).glob("[!_]*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in _statements(path, path.stat().st_mtime_ns):
             if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == constant for t in node.targets):
                 found[path.stem] = ast.literal_eval(node.value)
     return found
+
+
+@cache
+def _statements(path: Path, changed_ns: int) -> list[ast.stmt]:
+    """Parsed once: every rank of every load asks."""
+    del changed_ns
+    return ast.parse(path.read_text(encoding="utf-8")).body
 
 
 def did_you_mean(name: str, known: Iterable[object]) -> str:
@@ -51,9 +60,31 @@ def quantization_config(
     fused_fallback: Mapping[str, Sequence[str]],
 ) -> QuantizationConfig:
     """The config of the one method that claims the checkpoint's `quantization_config`, or its absence."""
-    quantization = config.quantization or {}
-    chosen = _claiming_class(quantization)
-    return chosen.from_fields(quantization, packed_modules_mapping, fused_fallback)
+    return config_from_fields(config.quantization or {}, packed_modules_mapping, fused_fallback)
+
+
+def config_from_fields(
+    quantization: Mapping[str, object],
+    packed_modules_mapping: Mapping[str, Sequence[str]],
+    fused_fallback: Mapping[str, Sequence[str]],
+) -> QuantizationConfig:
+    """The same from the fields of a `quantization_config` alone."""
+    return _claiming_class(quantization).from_fields(quantization, packed_modules_mapping, fused_fallback)
+
+
+def described(config: ModelConfig, folder: str | Path) -> ModelConfig:
+    """`config`, whose quantization_config a method's own file in the checkpoint's folder gives where it has none.
+
+    Raises ConfigError for such a file that is malformed.
+    """
+    if config.quantization is not None:
+        return config
+    methods = declared("quantization", "QUANT_METHODS")
+    for stem, names in declared("quantization", "DESCRIBED_IN").items():
+        for path in (Path(folder) / str(name) for name in names):
+            if path.is_file():
+                return replace(config, quantization={"quant_method": methods[stem][0], **read_object(path)})
+    return config
 
 
 def _claiming_class(quantization: Mapping[str, object]) -> type[QuantizationConfig]:

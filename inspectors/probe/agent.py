@@ -177,9 +177,7 @@ class Probe:
         state.open_calls += 1
         call.is_entered = True
         state.recorded_error = None
-        for inspector in self._inspectors(tracepoint.stage):
-            with self.guarded(inspector):
-                inspector.enter(call)
+        self._tell("enter", self._inspectors(tracepoint.stage), call)
         return call
 
     def open(self, tracepoint: Tracepoint, binding: Binding, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
@@ -194,9 +192,7 @@ class Probe:
         """The function returned `result`."""
         call.dur_ns = time.monotonic_ns() - call.start_ns
         call.result = result
-        for inspector in reversed(self._inspectors(call.tracepoint.stage)):
-            with self.guarded(inspector):
-                inspector.leave(call)
+        self._tell("leave", self._inspectors(call.tracepoint.stage)[::-1], call)
         self._close(call)
 
     def failed(self, call: Call, error: BaseException) -> None:
@@ -207,10 +203,25 @@ class Probe:
             state.recorded_error = error
             with self.guarded(None):
                 self.recorder.point(stage_failed(call, error), call.rank, call.tracepoint.stage)
-        for inspector in reversed(self._inspectors(call.tracepoint.stage)):
-            with self.guarded(inspector):
-                inspector.failed(call, error)
+        self._tell("failed", self._inspectors(call.tracepoint.stage)[::-1], call, error)
         self._close(call)
+
+    def _tell(self, verb: str, inspectors: tuple[Inspector, ...], *facts: Any) -> None:
+        """Call a method of each inspector, guarded as in `guarded`, which costs too much to do for each of them."""
+        state, plain = self._state, plain_tensors()
+        was, state.is_ours = state.is_ours, True
+        if plain is not None:
+            plain.__enter__()
+        try:
+            for inspector in inspectors:
+                try:
+                    getattr(inspector, verb)(*facts)
+                except Exception as error:  # noqa: PERF203 - a fault of one must not keep the others from the call
+                    self.fault(inspector, error)
+        finally:
+            if plain is not None:
+                plain.__exit__(None, None, None)
+            state.is_ours = was
 
     def _close(self, call: Call) -> None:
         state = self._state

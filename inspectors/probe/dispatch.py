@@ -110,3 +110,9 @@ def written_arguments(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         value = kwargs[name] if name in kwargs else args[place] if place < len(args) else None
         found.extend(value if isinstance(value, (list, tuple)) else [value])
     return [value for value in found if value is not None]
+
+
+def only_writes(func: Any) -> bool:
+    """Whether the schema says that everything the operator returns is an argument it wrote to: it makes no memory."""
+    returns = func._schema.returns  # noqa: SLF001 - see schema_name
+    return bool(returns) and all(one.alias_info is not None and one.alias_info.is_write for one in returns)

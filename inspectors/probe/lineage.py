@@ -55,9 +55,38 @@ class Box:
 
 
 def box_of(view: View, base: View) -> Box | None:
-    """`view` as a box of `base`, which must lie in the same storage; None when it is not one (steps, overlaps)."""
+    """`view` as a box of `base`, which must lie in the same storage; None when it is not one (steps, overlaps).
+
+    A view with other dimensions than its base, such as rows of bytes in a flat parameter, is a box without an order.
+    """
     if view.storage != base.storage or view.item_bytes != base.item_bytes:
         return None
+    return _laid(view, base) or _run(view, base)
+
+
+def _run(view: View, base: View) -> Box | None:
+    """Contiguous elements inside one run of the base's last dimension."""
+    if not base.sizes or not _is_contiguous(view) or not _is_contiguous(base) or len(view.sizes) < 2:
+        return None
+    place, run, start = view.offset - base.offset, base.sizes[-1], []
+    if place < 0 or place + view.elements > base.elements or place % run + view.elements > run:
+        return None
+    for stride in base.strides:
+        index, place = divmod(place, stride)
+        start.append(index)
+    return Box(tuple(start), (*(1 for _ in base.sizes[:-1]), view.elements), ())
+
+
+def _is_contiguous(view: View) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(view.sizes), reversed(view.strides), strict=True):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return view.elements > 0
+
+
+def _laid(view: View, base: View) -> Box | None:
     dims = sorted((d for d, n in enumerate(base.sizes) if n > 1), key=lambda d: -base.strides[d])
     start, length = [0] * len(base.sizes), [1] * len(base.sizes)
     order: dict[int, int] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from inspectors.probe.call import Binding, Call, code_of, location
@@ -132,6 +132,15 @@ class ParameterRegistry:
         self.note_memory(name, parameter)
         if loader is not None and type(loader) is not LoaderProxy and callable(loader):
             _replace_loader(parameter, LoaderProxy(loader, traced(self._site, loader, LoaderBinding(loader))))
+        return known
+
+    def reshaped(self, parameter: Any) -> KnownParameter | None:
+        """Take the shape of a registered parameter again, which a loader has given it."""
+        known = self.known(parameter)
+        if known is None:
+            return None
+        known = replace(known, dtype=dtype_name(parameter), shape=shape_of(parameter))
+        self._known[id(parameter)] = (weakref.ref(parameter), known)
         return known
 
     def note_memory(self, name: str, parameter: Any) -> None:

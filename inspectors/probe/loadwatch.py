@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from inspectors.probe.dispatch import schema_name, written_arguments
+from inspectors.probe.dispatch import only_writes, schema_name, written_arguments
 from inspectors.probe.events import WeightWritten
 from inspectors.probe.lineage import Box, Buffer, Piece, View, box_of, single_steps
 from inspectors.probe.names import Yielded
-from inspectors.probe.splits import Cut, cuts
+from inspectors.probe.splits import Cut, cuts, is_cut
 from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, storage_of
 
 MAX_BOXES_A_WRITE = 256
@@ -44,6 +44,11 @@ class SplitWatch:
         self._on_cut = on_cut
         self._lineage = {storage_of(tensor)} - {0}
 
+    @staticmethod
+    def concerns(func: Any) -> bool:
+        """Whether `saw` has anything to note about calls of this operator: cuts, and what makes new memory."""
+        return is_cut(func) or (not func.is_view and not only_writes(func))
+
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """One operation ran."""
         is_of_lineage = bool(args) and self._is_of_lineage(args[0])
@@ -70,14 +75,21 @@ class Ledger(SplitWatch):
         on_cut: Callable[[Cut], None],
         on_write: Callable[[WeightWritten], None],
         find_parameter: FindParameter,
+        look_again: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(tensor, on_cut)
         self._on_write, self._find_parameter = on_write, find_parameter
+        self._look_again = look_again
         self._buffers: dict[int, Buffer] = {}
         given = view_of(tensor)
         self._root, self._root_note = _root(given, noted)
         if given is not None:
             self._buffers[given.storage] = Buffer(given, is_root=True)
+
+    @staticmethod
+    def concerns(func: Any) -> bool:
+        """Whether `saw` has anything to note about calls of this operator: also writes."""
+        return is_cut(func) or not func.is_view
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """One operation ran."""
@@ -91,9 +103,10 @@ class Ledger(SplitWatch):
             self._saw_making(schema_name(func), args, kwargs, out)
 
     def rebound(self, name: str, tensor: Any) -> None:
-        """`parameter.data = x`: the parameter now is other memory, as a whole."""
+        """`parameter.data = x`: the parameter now is other memory, as a whole; fresh memory holds nothing yet."""
         view = view_of(tensor)
-        if view is not None:
+        buffer = self._buffers.get(view.storage) if view is not None else None
+        if view is not None and (buffer is None or buffer.is_root or buffer.pieces):
             self._write(name, view, view, self._shown(view), "data =")
 
     def _saw_writing(self, op: str, written: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -109,6 +122,7 @@ class Ledger(SplitWatch):
             if target is None or not target.elements:
                 continue
             pieces = self._pieces(op, target, source)
+            self._look_again()
             found = self._find_parameter(target)
             if found is None:
                 self._fill_buffer(target, pieces)
@@ -209,7 +223,7 @@ class Ledger(SplitWatch):
         marks = list(notes)
         if found.is_broadcast:
             marks.append("broadcast")
-        if not found.is_broadcast and found.order != box.order:
+        if not found.is_broadcast and found.order != box.order and box.order:
             marks.append("transposed")
         said = ", ".join(dict.fromkeys(marks))
         return WeightWritten(name, box.start, box.length, target.elements, said, found.start, found.length, op)
@@ -219,6 +233,8 @@ def _root(given: View | None, noted: Yielded | None) -> tuple[View | None, tuple
     """The tensor that source boxes are boxes of, and what was done to the checkpoint tensor before the call."""
     if given is None or noted is None:
         return given, ()
+    if noted.is_rearranged:
+        return given, (_MADE_BEFORE,)
     if noted.storage == given.storage:
         sizes, strides = noted.sizes, noted.strides
         return View(noted.storage, noted.offset, sizes, strides, noted.item_bytes, noted.dtype), ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inspectors.probe.tensors import dtype_name, shape_of, storage_of
@@ -25,6 +25,8 @@ class Yielded:
     strides: tuple[int, ...]
     item_bytes: int
     dtype: str
+    is_rearranged: bool = False
+    """Whether elements changed places after the read, so that a place here is none on disk."""
 
 
 _Held = tuple["weakref.ref[Any]", Yielded]
@@ -40,7 +42,15 @@ class TensorNames:
 
     def note(self, name: str, tensor: Any) -> None:
         """Called for every tensor that is read."""
-        self._last = noted = layout_of(name, tensor)
+        self._last = layout_of(name, tensor)
+        self._hold(self._last, tensor)
+
+    def note_rearranged(self, tensor: Any) -> None:
+        """Called for a tensor that the engine made of the one read last, with its elements in other places."""
+        if self._last is not None:
+            self._hold(replace(layout_of(self._last.name, tensor), is_rearranged=True), tensor)
+
+    def _hold(self, noted: Yielded, tensor: Any) -> None:
         key = id(tensor)
         try:
             held: _Held = (weakref.ref(tensor, lambda _: self._by_id.pop(key, None)), noted)
@@ -76,5 +86,5 @@ def layout_of(name: str, tensor: Any) -> Yielded:
 def _address(tensor: Any) -> int:
     try:
         return int(tensor.data_ptr())
-    except (AttributeError, RuntimeError, NotImplementedError):
+    except (AttributeError, RuntimeError, NotImplementedError, ValueError):
         return 0

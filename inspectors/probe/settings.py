@@ -15,6 +15,9 @@ from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.stages import LEVELS
 from inspectors.probe.tracepoint import Engine
 
+DEFAULT_MAX_KEPT_BYTES = 1 << 30
+"""Of the copies that a process keeps in memory until their pass has ended."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,6 +30,7 @@ class Settings:
     is_paused_at_start: bool = False
     breakpoints: tuple[str, ...] = ()
     max_events: int = DEFAULT_MAX_EVENTS
+    max_kept_bytes: int = DEFAULT_MAX_KEPT_BYTES
 
     @classmethod
     def read(cls, folder: str) -> Settings:
@@ -46,6 +50,7 @@ class Settings:
             is_paused_at_start=said.get("is_paused_at_start") is True,
             breakpoints=_names(said, "breakpoints"),
             max_events=int(said.get("max_events") or DEFAULT_MAX_EVENTS),
+            max_kept_bytes=int(said.get("max_kept_bytes") or DEFAULT_MAX_KEPT_BYTES),
         )
 
     def load_engines(self) -> tuple[Engine, ...]:

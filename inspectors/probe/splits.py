@@ -28,12 +28,22 @@ def cuts(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> 
         yield from (cut for cut in read(func, args, kwargs, out) if cut.length != cut.size)
 
 
+def is_cut(func: Any) -> bool:
+    """Whether the operator is one that `cuts` reads."""
+    return schema_name(func) in _READERS
+
+
+_places: dict[Any, dict[str, int]] = {}
+
+
 def _argument(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, default: Any) -> Any:
-    for place, argument in enumerate(func._schema.arguments):  # noqa: SLF001 - the public way to a schema
-        if argument.name == name:
-            value = kwargs.get(name, args[place] if place < len(args) else None)
-            return default if value is None else value
-    return default
+    places = _places.get(func)
+    if places is None:
+        schema = func._schema  # noqa: SLF001 - the public way to a schema
+        places = _places[func] = {argument.name: place for place, argument in enumerate(schema.arguments)}
+    place = places.get(name, len(args))
+    value = args[place] if place < len(args) else kwargs.get(name)
+    return default if value is None else value
 
 
 def _slice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Iterator[Cut]:

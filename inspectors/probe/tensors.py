@@ -27,21 +27,35 @@ def dtype_name(tensor: Any) -> str:
 
 
 def shape_of(tensor: Any) -> Shape:
-    """The shape as plain ints; () for something that is no tensor."""
-    return tuple(getattr(tensor, "shape", ()))
+    """The shape as plain ints; () for something that is no tensor, and for a parameter that has no shape yet."""
+    try:
+        return tuple(getattr(tensor, "shape", ()))
+    except RuntimeError:
+        return ()
 
 
 def size_bytes(tensor: Any) -> int:
-    """Bytes of the elements, from the shape alone; 0 for something that is no tensor."""
-    return int(getattr(tensor, "nbytes", 0))
+    """Bytes of the elements, from the shape alone; 0 for what has none."""
+    try:
+        return int(getattr(tensor, "nbytes", 0))
+    except (RuntimeError, ValueError):
+        return 0
 
 
 def storage_of(tensor: Any) -> int:
     """Address of the tensor's storage, the same for all its views; 0 for what has none."""
     try:
         return int(tensor.untyped_storage().data_ptr())
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return 0
+    except (AttributeError, RuntimeError, NotImplementedError, ValueError):
+        return 0  # ValueError: a parameter of torch's that gets its memory later
+
+
+def has_memory(tensor: Any) -> bool:
+    """False for what has no elements to look at: of a device without values, or without a shape yet."""
+    try:
+        return bool(tensor.device.type != "meta" and tensor.numel() >= 0)
+    except (AttributeError, RuntimeError, ValueError):
+        return False
 
 
 def plain_tensors() -> Any:
@@ -49,9 +63,16 @@ def plain_tensors() -> Any:
 
     A host under `torch.device(...)` pays several microseconds for each attribute otherwise. None without torch.
     """
-    torch = sys.modules.get("torch")
-    make = getattr(getattr(torch, "_C", None), "DisableTorchFunction", None)
-    return make() if make is not None else None
+    make = _made.get("DisableTorchFunction")
+    if make is None:
+        make = getattr(getattr(sys.modules.get("torch"), "_C", None), "DisableTorchFunction", None)
+        if make is None:
+            return None
+        _made["DisableTorchFunction"] = make
+    return make()
+
+
+_made: dict[str, Any] = {}
 
 
 def brief(tensor: Any) -> str:

@@ -33,7 +33,8 @@ def room_of(path: Path) -> str:
 ALLOWED = {
     "inspectors": ("inspectors",),
     "backends": (),
-    "backends.native": ("backends.native",),
+    "backends.native": ("backends.native", "backends.devices"),
+    "backends.devices": ("backends.devices",),
     "backends.engines": ("inspectors.probe.tracepoint", "backends.engines"),
     "sessions": ("sessions", "inspectors.probe.events"),
     "workbench": PACKAGES,
@@ -87,4 +88,4 @@ def test_a_library_of_the_screen_stays_in_its_folder(library: str, home: str):
 
 def test_the_sources_were_found():
     rooms = {room_of(path) for path in SOURCES}
-    assert rooms >= {"inspectors", "backends.native", "backends.engines", "sessions", "workbench"}
+    assert rooms >= {"inspectors", "backends.native", "backends.devices", "backends.engines", "sessions", "workbench"}

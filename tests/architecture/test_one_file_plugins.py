@@ -33,8 +33,16 @@ def plugins() -> list[Path]:
     return sorted(path for path in files if constants(path) & marks or path.parent.name == "export")
 
 
+def is_own(module: str) -> bool:
+    """Whether a dotted name is in one of our packages."""
+    return module.partition(".")[0] in PACKAGES
+
+
 def words(path: Path) -> Iterator[tuple[str, int]]:
-    """Every name that a file spells out in code: string literals (not docstrings) and imported modules."""
+    """Every name that a file spells out in code: string literals (not docstrings) and imported modules of ours.
+
+    A library of others may be called like a plugin, as the one that a format is named after.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     scopes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {
@@ -46,9 +54,10 @@ def words(path: Path) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
             yield node.value, node.lineno
         elif isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-            yield from ((part, node.lineno) for alias in node.names for part in alias.name.split("."))
-        elif isinstance(node, ast.ImportFrom):
+            own = [alias.name for alias in node.names if is_own(alias.name)]
+            yield from ((name, node.lineno) for name in own)
+            yield from ((part, node.lineno) for name in own for part in name.split("."))
+        elif isinstance(node, ast.ImportFrom) and is_own(node.module or ""):
             yield node.module or "", node.lineno
             yield from ((part, node.lineno) for part in (node.module or "").split("."))
             for alias in node.names:

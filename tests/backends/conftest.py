@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,11 @@ from backends.native.config import ModelConfig
 from backends.native.models import qwen3_next
 
 MAX_FILE_BYTES = 16 << 20
+if importlib.util.find_spec("triton") and not torch.cuda.is_available():
+    # Triton decorates its own functions when it is first imported; transformers imports it, then without interpreter.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        importlib.import_module("triton")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,8 +27,8 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def small_config() -> dict[str, object]:
+@pytest.fixture(scope="module")
+def small_module_config() -> dict[str, object]:
     """Two layers, one of each kind, small enough to be written in each test."""
     return qwen3_next.tiny_config() | {
         "num_hidden_layers": 2,
@@ -39,15 +46,23 @@ def small_config() -> dict[str, object]:
     }
 
 
-def quantized(config: dict[str, object]) -> dict[str, object]:
+@pytest.fixture
+def small_config(small_module_config: dict[str, object]) -> dict[str, object]:
+    """A copy that a test may change."""
+    return dict(small_module_config)
+
+
+def quantized(config: dict[str, object], kept: list[str] | None = None) -> dict[str, object]:
     """That config with block-quantized weights, as published: whole packed projections and gates left out."""
+    if kept is None:
+        kept = qwen3_next.modules_to_not_convert(ModelConfig.from_fields(config))
     return config | {
         "quantization_config": {
             "quant_method": "fp8",
             "activation_scheme": "dynamic",
             "fmt": "e4m3",
             "weight_block_size": [128, 128],
-            "modules_to_not_convert": qwen3_next.modules_to_not_convert(ModelConfig.from_fields(config)),
+            "modules_to_not_convert": kept,
         }
     }
 

@@ -11,10 +11,12 @@ from backends.native.checkpoint.synthesize import write_checkpoint
 from backends.native.config import ModelConfig
 from backends.native.errors import ConfigError, ShapeError
 from backends.native.kernels.reference.fp8_block_linear import dequantize_blocks
+from backends.native.kernels.reference.fp8_linear import E4M3_MAX
 from backends.native.loader import LoadOptions, load
 from backends.native.models import qwen3_next
-from backends.native.quantization.fp8 import E4M3_MAX, quantize_blocks, require_whole_blocks
+from backends.native.quantization.formats.float8_blocks import quantize_blocks, require_whole_blocks
 from backends.native.quantization.skip import is_layer_skipped
+from backends.native.quantization.stored import WeightPart
 from backends.native.registry import quantization_config
 
 QWEN3_5_PARTS = {"in_proj_ba": ("in_proj_b", "in_proj_a"), "in_proj_qkvz": ("in_proj_qkv", "in_proj_z")}
@@ -65,15 +67,13 @@ BLOCK_CASES = {
 
 @pytest.mark.parametrize(("message", "sizes"), BLOCK_CASES.items())
 def test_a_block_that_would_be_cut_is_an_error_that_names_the_layer(message, sizes):
-    names = ("input_size", "input_size_per_partition", "output_size", "output_partition_sizes")
+    part = WeightPart("model.layers.0.mlp.gate", *sizes, torch.float32)
     with pytest.raises(ShapeError, match=rf"Weight {message}. The layer is model.layers.0.mlp.gate."):
-        require_whole_blocks("model.layers.0.mlp.gate", (128, 128), **dict(zip(names, sizes, strict=True)))
+        require_whole_blocks(part, (128, 128))
 
 
 def test_a_whole_layer_may_end_in_a_partial_block():
-    require_whole_blocks(
-        "gate", (128, 128), input_size=64, input_size_per_partition=64, output_size=8, output_partition_sizes=[8]
-    )
+    require_whole_blocks(WeightPart("gate", 64, 64, 8, (8,), torch.float32), (128, 128))
 
 
 def test_the_published_ignore_list_leaves_packed_projections_and_gates_in_the_models_dtype(tiny_fp8):

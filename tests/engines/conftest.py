@@ -19,6 +19,10 @@ INSPECTORS = [f"inspectors.{name}" for name in ("checkpoint", "decisions", "weig
 SKIPPED_AS_WHOLE = ("linear_attn.conv1d", "linear_attn.in_proj_ba", "linear_attn.in_proj_qkvz", "mlp.gate",
                     "mlp.shared_expert_gate")  # fmt: skip
 
+SMALL = {"num_hidden_layers": 2, "full_attention_interval": 2, "hidden_size": 32, "head_dim": 16, "num_experts": 4,
+         "linear_key_head_dim": 16, "linear_num_value_heads": 4, "linear_value_head_dim": 8,
+         "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}  # fmt: skip
+
 DRIVER = """
 from inspectors.probe.bootstrap import arm; arm()
 import collections, hashlib, json, sys, threading
@@ -87,13 +91,16 @@ class Run:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> dict[str, Path]:
-    """A bf16 and an FP8 block checkpoint of the tiny architecture; the FP8 one leaves fused projections alone."""
+    """A bf16 and an FP8 block checkpoint of the tiny architecture; the FP8 one leaves fused projections alone.
+
+    The one called `small` is of two narrow layers, for kernels that are interpreted.
+    """
     from backends.native.checkpoint.synthesize import write_checkpoint
     from backends.native.models import qwen3_next
 
     made = {}
-    for kind in ("bf16", "fp8"):
-        config = qwen3_next.tiny_config()
+    for kind in ("bf16", "fp8", "small"):
+        config = qwen3_next.tiny_config() | (SMALL if kind == "small" else {})
         if kind == "fp8":
             layers = range(int(config["num_hidden_layers"]))
             names = [f"model.layers.{layer}.{name}" for layer in layers for name in SKIPPED_AS_WHOLE]

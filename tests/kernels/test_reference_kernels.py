@@ -8,10 +8,12 @@ from torch.nn import functional
 
 from backends.native.kernels.reference.causal_attention import causal_attention
 from backends.native.kernels.reference.causal_conv1d import causal_conv1d
-from backends.native.kernels.reference.fp8_block_linear import dequantize_blocks, fp8_block_linear, fp8_block_moe
+from backends.native.kernels.reference.fp8_block_linear import dequantize_blocks, fp8_block_linear
+from backends.native.kernels.reference.fp8_block_moe import fp8_block_moe
 from backends.native.kernels.reference.fused_moe import fused_moe
 from backends.native.kernels.reference.gated_delta_rule import gated_delta_rule
-from backends.native.kernels.reference.rms_norm import rms_norm, rms_norm_gated
+from backends.native.kernels.reference.rms_norm import rms_norm
+from backends.native.kernels.reference.rms_norm_gated import rms_norm_gated
 from backends.native.kernels.reference.rotary import rotary
 from backends.native.kernels.reference.silu_and_mul import silu_and_mul
 from backends.native.kernels.reference.topk_softmax import topk_softmax

@@ -34,7 +34,8 @@ class Profile:
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code is is_layer_skipped.__code__:
             self.counts["skip_decisions"] += 1
-        is_loader = frame.f_back is not None and frame.f_back.f_code is CALLER and "loaded_weight" in frame.f_locals
+        is_called_there = frame.f_back is not None and frame.f_back.f_code is CALLER
+        is_loader = is_called_there and {"param", "loaded_weight"} <= frame.f_locals.keys()
         if event == "call" and is_loader:
             self.counts["weight_loader_calls"] += 1
             self.loading[threading.get_ident()] = frame.f_locals["loaded_weight"]

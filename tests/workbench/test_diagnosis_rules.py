@@ -8,7 +8,9 @@ import pytest
 
 from inspectors.probe.events import (
     CheckpointOpened,
+    ForwardRan,
     InspectorFaulted,
+    KernelLaunched,
     LoaderCalled,
     MethodSelected,
     ModelLoaded,
@@ -196,6 +198,60 @@ def test_a_host_killed_inside_a_call_is_told_with_that_call(tmp_path):
     assert "inside loader.called (#2, model.q.weight)" in findings(session)[0].sentence
     session.close()
     recorder.close()
+
+
+@pytest.mark.parametrize(("device", "grid", "tokens", "says"), [
+    ("simulated-npu", (96, 512), 96, ("warning", "grid over 65,535 from 128 tokens")),
+    ("simulated-npu", (2048, 48), 2048, ("error", "grid 98,304 over 65,535")),
+    ("simulated-npu", (48,), 96, None),  # does not grow with the tokens
+    ("cpu", (2048, 48), 2048, None),
+    ("no such device", (2048, 48), 2048, None),
+])  # fmt: skip
+def test_a_launch_is_judged_by_the_limits_of_the_device_it_ran_on(tmp_path, device, grid, tokens, says):
+    recorder = Recorder(tmp_path)
+    forward = recorder.begin(ForwardRan("M", "prefill", tokens), rank=0)
+    recorder.point(KernelLaunched(name="split_kernel", launcher="triton", module="m.layers.0", grid=grid), rank=0)
+    recorder.end(forward)
+    recorder.close()
+    Manifest(device=device, outcome=Outcome("ok", 0)).write(tmp_path)
+    session = Session.open(tmp_path)
+    found = [(one.severity, one.title) for one in findings(session) if one.class_ == "kernel/grid-limit"]
+    session.close()
+    assert found == ([(says[0], f"split_kernel: {says[1]}")] if says else [])
+
+
+@pytest.mark.parametrize("message", [
+    "kernel split on npu:0: its grid is (4096, 16), and the product 65536 is above ascend's limit of 65535.",
+    "rtKernelLaunch failed: coreDim=65536 can't be greater than UINT16_MAX",
+])  # fmt: skip
+def test_the_words_of_a_refused_launch_become_the_root_of_the_failure(tmp_path, message):
+    failed = StageFailed("RuntimeError", message, "f:1", ("f:1 launch",), "", "", "", 2, "forward.run")
+    root, follow_on = recorded(tmp_path, Outcome("failed", 1), ForwardRan("M", "prefill", 4096), failed)
+    assert (root.class_, root.explains) == ("kernel/grid-limit", ("F2",))
+    assert "65,536 over 65,535" in root.title
+    assert (follow_on.class_, follow_on.root) == ("host/failed", False)
+
+
+def scale_of_one_element(**changes):
+    facts = {"checkpoint_name": "m.a.weight_scale", "parameter": "m.ab.weight_scale", "parameter_shape": (4,),
+             "tensor_dtype": "float32", "tensor_shape": (), "shard_id": "(0, 1, 2)",
+             "loader": "weight_loader"}  # fmt: skip
+    return LoaderCalled(**(facts | changes))
+
+
+@pytest.mark.parametrize(("changes", "message", "is_split"), [
+    ({}, "split_with_sizes expects split_sizes to sum exactly to 1", True),
+    ({"tensor_shape": (1,)}, "start (0) + length (2) exceeds dimension size (1) in narrow", True),
+    ({"tensor_shape": (3,)}, "split_with_sizes expects", False),  # one scale for each projection
+    ({"shard_id": "0"}, "split_with_sizes expects", False),  # it stands for one projection
+    ({"checkpoint_name": "m.a.weight"}, "split_with_sizes expects", False),  # a weight is split
+    ({}, "CUDA out of memory", False),
+])  # fmt: skip
+def test_only_a_single_scale_that_was_cut_is_told_as_such(tmp_path, changes, message, is_split):
+    failed = StageFailed("RuntimeError", message, "f:1", (), "m.ab", "m.ab.weight_scale", "", 2, "weight.load")
+    found = recorded(tmp_path, Outcome("failed", 1), scale_of_one_element(**changes), failed)
+    assert ("scale/split" in [one.class_ for one in found]) is is_split
+    assert [one.class_ for one in found if one.root][:1] == ["scale/split" if is_split else "host/failed"]
 
 
 def silent_load(has_report):

@@ -28,21 +28,6 @@ def test_version_is_one_line(loadscope):
     assert loadscope("--version").stdout.startswith("loadscope ")
 
 
-def test_doctor_names_the_engine_and_the_folder_of_sessions(loadscope, tmp_path):
-    ran = loadscope("doctor", "--json", LOADSCOPE_DIR=str(tmp_path / "sessions"))
-    checks = {check["name"]: check for check in ran.json["checks"]}
-    assert checks["sessions"]["found"] == str(tmp_path / "sessions")
-    assert checks["native"]["is_ok"]
-    assert ran.exit_code == (0 if all(check["is_ok"] for check in checks.values()) else 5)
-
-
-def test_doctor_says_when_sessions_cannot_be_written(loadscope, tmp_path):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    ran = loadscope("doctor", LOADSCOPE_DIR=str(tmp_path / "file" / "sessions"))
-    assert ran.exit_code == 5
-    assert "set LOADSCOPE_DIR" in ran.stdout
-
-
 def test_sessions_go_to_the_folder_of_the_environment(loadscope, model, tmp_path):
     ran = loadscope("trace", model, "--engine", "native", "--level", "calls", "--json", LOADSCOPE_DIR=str(tmp_path))
     (folder,) = tmp_path.iterdir()

@@ -14,6 +14,7 @@ from workbench.scenario import default_name
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--scenario", metavar="NAME", help="a planted defect to look at (see loadscope scenarios)")
     parser.add_argument("--tp", type=int, metavar="N", help="tensor parallel size (default: the scenario's)")
+    parser.add_argument("--repaired", action="store_true", help="the same load without the planted defect")
     arguments.add_watching(parser)
     arguments.add_stepping(parser)
     arguments.add_fail_on(parser)
@@ -27,6 +28,7 @@ def _run(args: Namespace) -> int:
         arguments.watch_of(args),
         tp=args.tp,
         extra=tuple(args.host_command),
+        is_repaired=args.repaired,
         is_quiet=args.json,
     )
     return follow(host, args)
@@ -37,6 +39,7 @@ COMMAND = Command(
     examples=(
         "loadscope demo",
         "loadscope demo --scenario NAME          # a load with a planted defect; loadscope scenarios lists them",
+        "loadscope demo --scenario NAME --repaired    # the same checkpoint without the defect",
         "loadscope demo --paused                 # step through the load",
         "loadscope demo --json --no-tui",
     ),

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import platform
 import sqlite3
+import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from workbench import arguments, arming, launching, places, plugins
+from workbench import arguments, arming, capabilitytext, launching, places, plugins
 from workbench.cli import distribution_version
 from workbench.command import Command
 from workbench.errors import CLEAN, INCOMPLETE, UserError
 from workbench.surveytext import tell_tracepoints
 
 OLDEST_SQLITE = (3, 24)
+ASKED = "workbench.capabilities"
+PATIENCE_S = 120
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,42 @@ def _run(args: Namespace) -> int:
         raise UserError("--python names an environment, but no engine to look for in it", "add --engine NAME")
     if args.engine:
         return tell_tracepoints(args.engine, args.python or sys.executable, as_json=args.json)
-    checks = [*_own_checks(), *_engine_checks()]
+    found, refused = _capabilities()
+    checks = [*_own_checks(), *_engine_checks(), *([refused] if refused else [])]
     is_complete = all(check.is_ok for check in checks)
     code = CLEAN if is_complete else INCOMPLETE
     if args.json:
         rows = [asdict(check) for check in checks]
         outcome = "ok" if is_complete else "incomplete"
-        print(json.dumps({"schema": 1, "verb": "doctor", "outcome": outcome, "exit_code": code, "checks": rows}))
+        said = {"schema": 1, "verb": "doctor", "outcome": outcome, "exit_code": code, "checks": rows, **(found or {})}
+        print(json.dumps(said))
         return code
     for check in checks:
-        print(f"{'•' if check.is_ok else '✗'} {check.name:<16} {check.found}")
+        print(f"{'•' if check.is_ok else '✗'} {check.name:<{capabilitytext.WIDTH}} {check.found}")
         if check.try_:
-            print(f"  {'':<16} try: {check.try_}")
+            print(f"  {'':<{capabilitytext.WIDTH}} try: {check.try_}")
+    if found is not None:
+        print("\n".join(capabilitytext.lines(found)))
     return code
+
+
+def _capabilities() -> tuple[dict[str, Any] | None, Check | None]:
+    """What the embedded engine has here, asked in a process of its own, which imports torch; or why nobody can say."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(arming.ROOT), os.environ.get("PYTHONPATH", "")])}
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-m", ASKED],
+            env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+        return json.loads(asked.stdout), None
+    except subprocess.TimeoutExpired:
+        why = f"no answer within {PATIENCE_S} s"
+    except subprocess.CalledProcessError as error:
+        why = next(iter(reversed(error.stderr.strip().splitlines())), f"exit code {error.returncode}")
+    except ValueError as error:
+        why = f"it answered something else than JSON: {error}"
+    try_ = f"run {sys.executable} -m {ASKED} to see its error; recording a host needs none of it"
+    return None, Check("embedded engine", is_ok=False, found=f"cannot be asked: {why}", try_=try_)
 
 
 def _own_checks() -> list[Check]:

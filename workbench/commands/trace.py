@@ -15,13 +15,14 @@ from workbench.preflight.check import check
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder with config.json and safetensors files")
+    parser.add_argument("model", metavar="MODEL", help="folder with config.json and safetensors files, or a GGUF file")
     parser.add_argument("--engine", help="who loads it (see loadscope doctor; default: the embedded engine)")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel size (default: 1)")
     parser.add_argument(
         "--python", metavar="PATH", help="the Python of the engine's own environment (default: this one)"
     )
     parser.add_argument("--rank", default="all", metavar="R|all", help="load this rank alone, where the engine can")
+    arguments.add_device(parser)
     parser.add_argument("--prompt-ids", metavar="1,2,3", help="token ids of the prompt to run after the load")
     parser.add_argument(
         "--max-new-tokens", type=int, default=launching.NEW_TOKENS, metavar="N", help="tokens to generate"
@@ -44,6 +45,7 @@ def _run(args: Namespace) -> int:
         model=model,
         engine=name,
         tp=args.tp,
+        device=args.device,
         prompt_ids=_prompt_ids(args.prompt_ids),
         max_new_tokens=args.max_new_tokens,
         extra=tuple(args.host_command),
@@ -88,6 +90,7 @@ COMMAND = Command(
         "loadscope trace ./model --tp 4 --level values -o ./session --json",
         "loadscope trace ./model --paused      # step through the load on a terminal",
         "loadscope trace ./model --engine native -- --load-only",
+        "loadscope trace ./model --device null -- --load-only      # names, shapes and decisions, no values",
     ),
     add_arguments=_add_arguments,
     run=_run,

@@ -84,11 +84,13 @@ class Case:
         """The reference of an event, for evidence."""
         return self.session.event(position).ref
 
-    def evidence(self, position: int, what: str, text: str, names: str = "") -> Evidence:
-        """Evidence at an event."""
+    def evidence(
+        self, position: int, what: str, text: str, names: str = "", *, screen: str = "", row: str = ""
+    ) -> Evidence:
+        """Evidence at an event; `screen` and `row` say where else it is seen best."""
         if not 0 <= position < len(self.session):
             return Evidence(None, what, text, names=names)
-        return Evidence(position, what, text, self.ref(position), names)
+        return Evidence(position, what, text, self.ref(position), names, screen, row)
 
     def failure_of(self, module: str) -> tuple[Event, StageFailed] | None:
         """The first failure inside a module."""

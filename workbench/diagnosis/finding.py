@@ -17,7 +17,8 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 class Evidence:
     """One reason. `position` is the event's place in the session (None: no event), `ref` its reference ("#44").
 
-    `text` fits a line of a screen; `names` says in full what it is about.
+    `text` fits a line of a screen; `names` says in full what it is about. `screen` and `row` are the question that
+    shows it best and what to select there, empty for the screen of the event's kind.
     """
 
     position: int | None
@@ -25,6 +26,8 @@ class Evidence:
     text: str
     ref: str = ""
     names: str = ""
+    screen: str = ""
+    row: str = ""
 
     def __str__(self) -> str:
         told = f"{self.ref} {self.what}: {self.text}".lstrip()

@@ -73,4 +73,9 @@ def _innermost_open(case: Case) -> Event | None:
     return next((e for e in reversed(case.session.page(count - NEAR_THE_END, count)) if e.is_open), None)
 
 
-RULE = Rule("host/failed", _judge, follows=("skip-decision/fused-name", "precision/contradiction"))
+RULE = Rule(
+    "host/failed",
+    _judge,
+    follows=("scale/split", "skip-decision/fused-name", "precision/contradiction"),
+    follows_anywhere=("kernel/grid-limit",),
+)

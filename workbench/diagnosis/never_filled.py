@@ -115,6 +115,6 @@ def _left_undone(case: Case) -> Iterator[Finding]:
 RULE = Rule(
     "parameter/never-filled",
     _judge,
-    follows=("checkpoint/never-used",),
+    follows=("shard/misplaced", "checkpoint/never-used"),
     follows_anywhere=("shard/divisibility", "host/failed"),
 )

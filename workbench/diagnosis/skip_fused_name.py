@@ -1,4 +1,4 @@
-"""A module that the ignore list names (or whose parts it names) was quantized, because its fused name hid it."""
+"""A module that the ignore list names was quantized, because its fused name was expanded into other names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from workbench.diagnosis.finding import Evidence, Finding, Rule
 def _judge(case: Case) -> Iterator[Finding]:
     for decision in case.decisions:
         entry = decision.hidden_entry
-        if entry >= 0:
-            yield (
-                _expanded(case, decision, entry)
-                if decision.ignored[entry] == decision.module
-                else _whole(case, decision, entry)
-            )
+        if entry >= 0 and decision.ignored[entry] == decision.module:
+            yield _expanded(case, decision, entry)
 
 
 def _expanded(case: Case, decision: DecisionView, entry: int) -> Finding:
@@ -41,26 +37,6 @@ def _expanded(case: Case, decision: DecisionView, entry: int) -> Finding:
         rank=decision.rank,
         evidence=_evidence(case, decision, entry, f"entry {entry} has the exact name"),
         steps=_steps(case, decision, entry, f"looked for {' and '.join(_ends(name, parts))}"),
-    )
-
-
-def _whole(case: Case, decision: DecisionView, entry: int) -> Finding:
-    name = leaf(decision.module)
-    parts = [leaf(part) for part in decision.parts]
-    return Finding(
-        class_=RULE.class_,
-        severity="error",
-        title=f"{name}: its parts are in the skip list, quantized",
-        sentence=(
-            f"The list names {', '.join(parts)}, but {name} was not expanded into its parts, so only the fused name "
-            f"was compared and no entry matched{_header_says(decision)}."
-        ),
-        remedy=f"Give the model's packed_modules_mapping the entry {name} -> {', '.join(parts)}.",
-        module=decision.module,
-        tensor=decision.header[0].name if decision.header else None,
-        rank=decision.rank,
-        evidence=_evidence(case, decision, entry, f"entry {entry} names the part {parts[0]}"),
-        steps=_steps(case, decision, entry, f"looked for {name} only"),
     )
 
 

@@ -60,4 +60,4 @@ def _overlap(writes: list[Write]) -> tuple[Write, Write]:
     return writes[0], writes[-1]
 
 
-RULE = Rule("parameter/written-twice", _judge)
+RULE = Rule("parameter/written-twice", _judge, follows=("shard/misplaced",))

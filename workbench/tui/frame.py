@@ -61,7 +61,12 @@ def header_left(snapshot: Snapshot) -> Text:
     manifest = snapshot.manifest
     engine = " ".join(part for part in (manifest.engine, manifest.engine_version) if part not in {"", "source"})
     facts = [manifest.format, f"tp {manifest.tp}", engine, manifest.device if manifest.device != "cpu" else ""]
-    return paint("{A|◆} {b|$}  {m|$}", manifest.name or "session", " · ".join(one for one in facts if one))
+    judgement = snapshot.judgement
+    told = " · ".join(one for one in facts if one)
+    if judgement is not None:
+        comparison = judgement.comparison
+        told += f"  against {comparison.reference.differing(comparison.candidate)}"
+    return paint("{A|◆} {b|$}  {m|$}", manifest.name or "session", told)
 
 
 def state(snapshot: Snapshot, host: Host) -> Text:

@@ -126,6 +126,7 @@ KEYS: tuple[Key, ...] = (
     Key("trouble", "x", "only trouble", "show only what is doubtful or wrong"),
     Key("enlarge", "z", "fold", "fold or unfold; on the detail enlarge it"),
     Key("order", "o", "order", "another order of this list"),
+    Key("variant", "v", "other view", "another view of the same list"),
     Key("wrote", "w", "who wrote", "the calls that wrote this parameter"),
     Key("copy", "y", "copy", "copy the selected row and its detail"),
     Key("copy.command", "Y", "repro", "copy the command that was recorded"),

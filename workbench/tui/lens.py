@@ -8,7 +8,11 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Lens:
-    """The state of one question's list. `rank` None is all ranks; `folds` are rows turned from their first state."""
+    """The state of one question's list. `rank` None is all ranks; `folds` are rows turned from their first state.
+
+    `column` is the chosen one of a list that has cells side by side (None: the view's own choice), `variant` the number
+    of the other view of the same.
+    """
 
     rank: int | None = None
     filter: str = ""
@@ -16,6 +20,8 @@ class Lens:
     is_only_trouble: bool = False
     order: int = 0
     folds: frozenset[Hashable] = frozenset()
+    column: int | None = None
+    variant: int = 0
 
     def toggled(self, fold: Hashable) -> Lens:
         """The same lens with one row's fold turned."""

@@ -19,6 +19,7 @@ from workbench.diagnosis.finding import Finding
 from workbench.diagnosis.verdict import findings
 from workbench.errors import internal
 from workbench.places import state_folder
+from workbench.tui.judgement import Judgement, judgement_of
 from workbench.tui.kernelfold import Kernel, kernels
 from workbench.tui.spinefold import spine_facts
 from workbench.tui.widgets.spine import SpineFacts
@@ -56,6 +57,7 @@ class Snapshot:
     timeline: Timeline | None = None
     checkpoint_tensors: int = 0
     summary: Summary | None = None
+    judgement: Judgement | None = None
     spine: SpineFacts = field(default_factory=SpineFacts)
     faults: Mapping[str, Fault] = field(default_factory=dict)
     generation: int = 0
@@ -126,6 +128,7 @@ class Folding:
             timeline=self._part("timeline", self._timed, None, self._generation),
             checkpoint_tensors=tensors,
             summary=self._part("summary", lambda: summary(session), None),
+            judgement=self._part("comparison", lambda: judgement_of(session), None),
             spine=self._part(
                 "spine",
                 lambda: spine_facts(session, self._timeline, found, at, progress),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
     """Entries in the order of their bytes; raises CheckpointError for a missing, truncated or malformed file."""
     fields, data_start = _read_json_header(path)
     entries = [_entry(path, name, value, data_start) for name, value in fields.items() if name != "__metadata__"]
-    entries.sort(key=lambda entry: entry.start_byte)
-    expected_bytes = max((entry.end_byte for entry in entries), default=data_start)
+    entries.sort(key=lambda entry: (entry.start_byte, entry.end_byte))
+    _require_no_gaps(path, entries, data_start)
+    expected_bytes = entries[-1].end_byte if entries else data_start
     found_bytes = path.stat().st_size
     if found_bytes != expected_bytes:
         defect = "truncated" if found_bytes < expected_bytes else "too long"
@@ -44,6 +45,19 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
             f"{path} is {defect}: its header promises {expected_bytes} bytes, the file has {found_bytes}{cut}.", AGAIN
         )
     return tuple(entries)
+
+
+def _require_no_gaps(path: Path, entries: Sequence[TensorEntry], data_start: int) -> None:
+    """The format has no gaps; a range that overlaps another, or begins before the data, is of other bytes."""
+    before = data_start
+    for entry in entries:
+        if entry.start_byte != before:
+            raise CheckpointError(
+                f"{path}: tensor {entry.name} begins at byte {entry.start_byte}, expected {before}, where the one "
+                "before it ends.",
+                AGAIN,
+            )
+        before = entry.end_byte
 
 
 def _read_json_header(path: Path) -> tuple[Mapping[str, Any], int]:
@@ -78,9 +92,7 @@ def _entry(path: Path, name: str, value: Any, data_start: int) -> TensorEntry:
         raise CheckpointError(
             f"{path} has a malformed header: tensor {name} is described by {value!r}.", AGAIN
         ) from error
-    if start < 0 or min(shape, default=0) < 0:
-        raise CheckpointError(f"{path}: tensor {name} has a negative size or place: {list(shape)} at {start}.", AGAIN)
-    if end - start != expected_bytes:
+    if end - start != expected_bytes or min(shape, default=0) < 0:
         raise CheckpointError(
             f"{path}: tensor {name} {dtype} {list(shape)} needs {expected_bytes} bytes, its range has {end - start}.",
             AGAIN,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends.native.checkpoint.gguf_files import gguf_files
+from backends.native.checkpoint.gguf_header import read_gguf_header
 from backends.native.checkpoint.header import TensorEntry, read_header
 from backends.native.errors import CheckpointError
 
@@ -41,10 +43,13 @@ class Checkpoint:
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Read the index and all headers, no tensor; raises CheckpointError naming the file that is wrong."""
-    folder = Path(path)
+    folder, converted = Path(path), gguf_files(path)
+    if converted:
+        return _open_gguf(converted)
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder} is not a folder.", "pass the folder that holds config.json and the safetensors files"
+            f"{folder} is not a folder.",
+            "pass the folder that holds config.json and the safetensors files, or a GGUF file",
         )
     index = folder / INDEX_NAME
     weight_map = _read_weight_map(index) if index.exists() else None
@@ -55,7 +60,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     )
     if not names:
         raise CheckpointError(
-            f"{folder} holds no safetensors file: expected {INDEX_NAME} or *.safetensors.",
+            f"{folder} holds no safetensors file: expected {INDEX_NAME}, *.safetensors or one model in *.gguf.",
             "download the weights, or convert them to safetensors",
         )
     for name in names:
@@ -69,6 +74,19 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     if weight_map is not None:
         _require_index_agrees(index, weight_map, files)
     return Checkpoint(folder, files)
+
+
+def _open_gguf(paths: Sequence[Path]) -> Checkpoint:
+    headers = [read_gguf_header(path) for path in paths]
+    files = tuple(CheckpointFile(header.path, tuple(tensor.entry for tensor in header.tensors)) for header in headers)
+    _require_one_place_each(files)
+    expected, found = headers[0].metadata.get("split.tensors.count"), sum(len(file.entries) for file in files)
+    if len(files) > 1 and expected is not None and expected != found:
+        raise CheckpointError(
+            f"{paths[0]} says that the split model has {expected} tensors, its {len(files)} files have {found}.",
+            "download all files of the split again",
+        )
+    return Checkpoint(paths[0].parent, files)
 
 
 def _read_weight_map(index: Path) -> Mapping[str, str]:

@@ -15,7 +15,6 @@ from backends.native.checkpoint.index import INDEX_NAME
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.config import ModelConfig
 from backends.native.quantization.config import QuantizationConfig
-from backends.native.quantization.skip import names_module
 from backends.native.registry import architecture_module, quantization_config
 
 Progress = Callable[[int, int], None]
@@ -32,22 +31,33 @@ def write_checkpoint(
     """Write config.json, safetensors files of at most `max_file_bytes` and their index; returns the folder.
 
     Values depend on the seed and the tensor's name alone. A quantizable tensor that the config's ignore list does not
-    name is stored as its method stores it. `progress(done, total)` counts tensors. Raises what reading `config` raises.
+    name is stored as its method stores it; a method that describes its checkpoints in a file of its own gets that file
+    instead of a quantization_config. `progress(done, total)` counts tensors. Raises what reading `config` raises.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     model_config = ModelConfig.from_fields(config)
     method = quantization_config(model_config, {}, {})
     specs = list(architecture_module(model_config.architecture).tensors(model_config))
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    files = _FileWriter(target, max_file_bytes)
+    files, is_quantized = _FileWriter(target, max_file_bytes), {}
     for done, spec in enumerate(specs, start=1):
-        for name, tensor in stored_tensors(spec, method, seed):
+        stored = dict(stored_tensors(spec, method, seed))
+        for name, tensor in stored.items():
             files.add(name, tensor)
+            is_quantized[name] = tuple(stored) != (spec.name,)
         if progress is not None:
             progress(done, len(specs))
     files.close()
+    for name, content in method.descriptions(is_quantized).items():
+        _write_json(target / name, content)
+    is_described_beside = method.ignored_layers_key in method.descriptions({})
+    own = {key: value for key, value in config.items() if key != "quantization_config" or not is_described_beside}
+    _write_json(target / "config.json", own)
     return target
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def stored_tensors(spec: TensorSpec, method: QuantizationConfig, seed: int) -> Iterator[tuple[str, Tensor]]:
@@ -55,7 +65,7 @@ def stored_tensors(spec: TensorSpec, method: QuantizationConfig, seed: int) -> I
     generator = torch.Generator().manual_seed(seed ^ zlib.crc32(spec.name.encode()))
     values = (torch.randn(spec.shape, generator=generator) * spec.std + spec.mean).to(spec.dtype)
     module = spec.name.rpartition(".")[0]
-    if spec.quantizable and not any(names_module(entry, module) for entry in method.ignored_layers):
+    if spec.quantizable and not method.is_ignored(module):
         yield from method.quantize(spec.name, values).items()
     else:
         yield spec.name, values
@@ -91,4 +101,4 @@ class _FileWriter:
             path.replace(self.folder / file_name)
             weight_map.update(dict.fromkeys(names, file_name))
         index = {"metadata": {"total_size": self.total_bytes}, "weight_map": dict(sorted(weight_map.items()))}
-        (self.folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        _write_json(self.folder / INDEX_NAME, index)

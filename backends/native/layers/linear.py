@@ -12,9 +12,11 @@ from backends.native.errors import ShapeError
 from backends.native.layers.build import Build
 from backends.native.layers.parameter import (
     ModelParameter,
+    ShardedParameter,
     contiguous_slice,
     copy_checked,
     default_weight_loader,
+    fill_shards,
     require_size,
 )
 from backends.native.parallel.groups import all_reduce, divide, tp_rank, tp_size
@@ -57,6 +59,8 @@ class LinearBase(nn.Module):
             sum(output_sizes),
             build.params_dtype,
             weight_loader=self.weight_loader,
+            kernels=build.kernels,
+            keeps_quantized_blocks=build.keeps_quantized_blocks,
         )
         self.bias = self._bias(build.params_dtype) if bias else None
 
@@ -65,7 +69,7 @@ class LinearBase(nn.Module):
         return ModelParameter(data, full_name=f"{self.prefix}.bias", output_dim=0, weight_loader=self.weight_loader)
 
     @abstractmethod
-    def weight_loader(self, param: ModelParameter, loaded_weight: Tensor) -> None:
+    def weight_loader(self, param: ShardedParameter, loaded_weight: Tensor) -> None:
         """Copy this rank's part of a tensor on disk into `param`; raises ShapeError."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ class ReplicatedLinear(LinearBase):
             bias=bias,
         )
 
-    def weight_loader(self, param: ModelParameter, loaded_weight: Tensor) -> None:
+    def weight_loader(self, param: ShardedParameter, loaded_weight: Tensor) -> None:
         """Copy the whole tensor."""
         default_weight_loader(param, loaded_weight)
 
@@ -105,16 +109,20 @@ class FusedColumnLinear(LinearBase):
         return self.tp_rank
 
     def weight_loader(
-        self, param: ModelParameter, loaded_weight: Tensor, shard_id: int | str | tuple[int, ...] | None = None
+        self, param: ShardedParameter, loaded_weight: Tensor, shard_id: int | str | tuple[int, ...] | None = None
     ) -> None:
         """Load one projection, or a tensor that holds several (a tuple) or all (None) of them one after the other.
 
+        What there is one of per tensor on disk, such as a scale of one element, goes to each of those projections.
         Raises ShapeError where the tensor is larger or smaller than the projections it should hold.
         """
+        positions = self._positions(shard_id)
+        if param.shard_dim is not None:
+            fill_shards(param.data, loaded_weight, positions, param.full_name)
+            return
         if param.output_dim is None:
             default_weight_loader(param, loaded_weight)
             return
-        positions = self._positions(shard_id)
         sizes = [param.output_blocks(self.output_sizes[position]) for position in positions]
         require_size(loaded_weight, param.output_dim, sum(sizes), param.full_name)
         for position, part in zip(positions, torch.split(loaded_weight, sizes, param.output_dim), strict=True):
@@ -125,7 +133,7 @@ class FusedColumnLinear(LinearBase):
             return list(range(len(self.output_sizes)))
         return [self.position(one) for one in (shard_id if isinstance(shard_id, tuple) else (shard_id,))]
 
-    def _load_shard(self, param: ModelParameter, part: Tensor, position: int, dim: int) -> None:
+    def _load_shard(self, param: ShardedParameter, part: Tensor, position: int, dim: int) -> None:
         offset = param.output_blocks(sum(self.output_partition_sizes[:position]))
         size = param.output_blocks(self.output_partition_sizes[position])
         source = part.narrow(dim, self.source_rank(position) * size, size)
@@ -212,11 +220,13 @@ class RowParallelLinear(LinearBase):
         )
         self.reduce_results = reduce_results
 
-    def weight_loader(self, param: ModelParameter, loaded_weight: Tensor) -> None:
-        """Copy this rank's contiguous slice of the input dimension; a bias has none and is copied whole."""
+    def weight_loader(self, param: ShardedParameter, loaded_weight: Tensor) -> None:
+        """Copy this rank's contiguous slice of the input dimension; what has none, as a bias, is copied whole."""
         if param.input_dim is None:
             default_weight_loader(param, loaded_weight)
         else:
+            if param.shard_dim is not None:
+                loaded_weight = loaded_weight.unsqueeze(param.shard_dim)
             source = contiguous_slice(param, loaded_weight, param.input_dim, self.tp_rank, self.tp_size)
             copy_checked(param.data, source, param.full_name)
 

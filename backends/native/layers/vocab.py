@@ -37,6 +37,8 @@ class VocabParallelEmbedding(nn.Module):
             self.padded_vocab_size,
             build.params_dtype,
             weight_loader=self.weight_loader,
+            kernels=build.kernels,
+            keeps_quantized_blocks=build.keeps_quantized_blocks,
         )
 
     def weight_loader(self, param: ModelParameter, loaded_weight: Tensor) -> None:
@@ -51,7 +53,7 @@ class VocabParallelEmbedding(nn.Module):
         """int64 [tokens] -> [tokens, hidden_size]."""
         local_ids = input_ids - self.first_id
         is_here = (local_ids >= 0) & (local_ids < self.vocab_size_per_partition)
-        rows = self.weight[local_ids.where(is_here, 0)]
+        rows = self.quant_method.embedding(self, local_ids.where(is_here, 0))
         return all_reduce(rows * is_here.unsqueeze(-1))
 
 
@@ -61,3 +63,11 @@ class ParallelLMHead(VocabParallelEmbedding):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[tokens, hidden_size] -> logits [tokens, vocab_size], whole on every rank."""
         return all_gather(self.quant_method.apply(self, hidden_states))[..., : self.vocab_size]
+
+    def tie_weights(self, embedding: VocabParallelEmbedding) -> None:
+        """Use the embedding's parameters, and its method with them."""
+        self.quant_method = embedding.quant_method
+        for name, _ in list(self.named_parameters(recurse=False)):
+            delattr(self, name)
+        for name, parameter in embedding.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)

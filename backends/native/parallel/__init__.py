@@ -1,1 +1,1 @@
-"""Tensor parallelism inside one process: the group a rank belongs to, and the ranks run in lockstep."""
+"""Tensor parallelism: the group a rank belongs to, and ranks run in lockstep in one process or one per process."""

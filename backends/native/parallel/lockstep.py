@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from backends.native.errors import LockstepError
-from backends.native.parallel.groups import ALONE, Membership, joined
+from backends.native.parallel.groups import ALONE, Membership, joined, tp_rank, tp_size
 
 Result = TypeVar("Result")
 _RETURN = "the end of its work"
@@ -98,7 +98,16 @@ class Lockstep(Generic[Result]):
 
 
 def run_ranks(size: int, work: Callable[[int], Result]) -> list[Result]:
-    """Run `work(rank)` on every rank of a group of `size`; a group of one runs in the calling thread."""
+    """Run `work(rank)` on every rank of a group of `size`; a group of one runs in the calling thread.
+
+    A thread that is a rank of a group already runs its own part only, and the result has that one element.
+    """
+    if tp_size() > 1:
+        if tp_size() != size:
+            raise LockstepError(
+                f"{size} ranks are asked for inside a group of {tp_size()}.", "ask for as many as the group has"
+            )
+        return [work(tp_rank())]
     if size == 1:
         with joined(ALONE):
             return [work(0)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backends.native.kernels.reference.fused_moe import fused_moe
+from backends.native.kernels.choice import kernel
 from backends.native.layers.linear import LinearBase
 from backends.native.layers.moe import FusedMoE
 from backends.native.layers.parameter import ModelParameter
@@ -60,12 +60,15 @@ class UnquantizedFusedMoEMethod(MoEMethod[FusedMoE]):
     ) -> None:
         """Register w13 [experts, gate + up, hidden] and w2 [experts, hidden, intermediate]."""
         del input_size, output_size
+        self.fused_moe = kernel("fused_moe", extra["kernels"])
         experts, hidden, intermediate = extra["num_experts"], input_size_per_partition, output_partition_sizes[0]
         for name, shape in (("w13_weight", (2 * intermediate, hidden)), ("w2_weight", (hidden, intermediate))):
             param = ModelParameter(
                 torch.empty(experts, *shape, dtype=params_dtype),
                 full_name=f"{layer.prefix}.{name}",
                 weight_loader=extra["weight_loader"],
+                output_dim=1,
+                input_dim=2,
             )
             layer.register_parameter(name, param)
 
@@ -74,7 +77,8 @@ class UnquantizedFusedMoEMethod(MoEMethod[FusedMoE]):
     ) -> Tensor:
         """Run the chosen experts in the model's dtype."""
         del bias
-        return fused_moe(x, layer.w13_weight, layer.w2_weight, topk_weights, topk_ids)
+        output: Tensor = self.fused_moe(x, layer.w13_weight, layer.w2_weight, topk_weights, topk_ids)
+        return output
 
 
 def plain_method(layer: nn.Module) -> QuantizeMethod[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from backends.native.errors import SkipDecisionError
 
@@ -22,27 +22,40 @@ def names_module(entry: str, name: str) -> bool:
     return f".{entry}." in f".{name}."
 
 
+def expanded(
+    prefix: str,
+    proj_name: str,
+    packed_modules_mapping: Mapping[str, Sequence[str]],
+    fallback: Mapping[str, Sequence[str]],
+) -> tuple[str, list[str]]:
+    """Who expands the fused name ("model", "fallback" or "none"), and the full names on disk it stands for."""
+    if proj_name in packed_modules_mapping:
+        source, shard_names = "model", packed_modules_mapping[proj_name]
+    elif proj_name in fallback:
+        source, shard_names = "fallback", fallback[proj_name]
+    else:
+        source, shard_names = "none", (proj_name,)
+    parent = prefix.removesuffix(proj_name)
+    return source, [f"{parent}{shard_name}" for shard_name in shard_names]
+
+
 def is_layer_skipped(
     prefix: str,
     ignored_layers: Iterable[str],
     packed_modules_mapping: Mapping[str, Sequence[str]],
     fallback: Mapping[str, Sequence[str]] = DEFAULT_FUSED_FALLBACK,
+    entry_names: Callable[[str, str], bool] = names_module,
 ) -> bool:
     """Whether the layer called `prefix` stays in the model's dtype.
 
     A fused name is expanded into the names on disk by the model's mapping, else by `fallback`, and then only those are
-    compared with the list. Raises SkipDecisionError when the list names some of them and not the others.
+    compared with the list, each entry by `entry_names(entry, name)`. Raises SkipDecisionError when the list names some
+    of them and not the others.
     """
     ignored = tuple(ignored_layers)
-    parent, _, proj_name = prefix.rpartition(".")
-    if proj_name in packed_modules_mapping:
-        expansion_source, shard_names = "model", packed_modules_mapping[proj_name]
-    elif proj_name in fallback:
-        expansion_source, shard_names = "fallback", fallback[proj_name]
-    else:
-        expansion_source, shard_names = "none", (proj_name,)
-    names_tried = [f"{parent}.{shard_name}" if parent else shard_name for shard_name in shard_names]
-    names_skipped = [name for name in names_tried if any(names_module(entry, name) for entry in ignored)]
+    proj_name = prefix.rpartition(".")[2]
+    expansion_source, names_tried = expanded(prefix, proj_name, packed_modules_mapping, fallback)
+    names_skipped = [name for name in names_tried if any(entry_names(entry, name) for entry in ignored)]
     if names_skipped and len(names_skipped) < len(names_tried):
         kept = sorted(set(names_tried) - set(names_skipped))
         raise SkipDecisionError(

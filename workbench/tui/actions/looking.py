@@ -42,13 +42,16 @@ def next_rank(by: int) -> Callable[[SessionScreen], None]:
 
 
 def fold_left(screen: SessionScreen) -> None:
-    """Close the group, or go to the group around the row."""
+    """Close the group, or go to the group around the row, or to the cell on the left."""
     chosen = screen.selected()
     if chosen is None:
         return
     view, row = chosen
     fold = view.fold(row)
-    if fold is None:
+    column = view.beside(row, -1)
+    if column is not None:
+        screen.set_lens(column=column)
+    elif fold is None:
         screen.notice("nothing to fold here")
     elif view.identity(row) == fold:
         if not view.is_folded(row):
@@ -61,9 +64,12 @@ def fold_left(screen: SessionScreen) -> None:
 
 
 def unfold_right(screen: SessionScreen) -> None:
-    """Open a closed group."""
+    """Open a closed group, or go to the cell on the right."""
     chosen = screen.selected()
-    if chosen is not None and chosen[0].is_folded(chosen[1]):
+    column = chosen[0].beside(chosen[1], 1) if chosen is not None else None
+    if column is not None:
+        screen.set_lens(column=column)
+    elif chosen is not None and chosen[0].is_folded(chosen[1]):
         screen.desk.lens = screen.desk.lens.toggled(chosen[0].fold(chosen[1]))
         screen.draw()
 
@@ -138,3 +144,15 @@ def order(screen: SessionScreen) -> None:
     number = (screen.desk.lens.order + 1) % len(view.orders)
     screen.set_lens(order=number)
     screen.notice(f"order: {view.orders[number]}", "a")
+
+
+def variant(screen: SessionScreen) -> None:
+    """The next view of the same list."""
+    view = screen.view
+    if view is None or not view.variants:
+        screen.notice(f"{screen.desk.look} has one view")
+        return
+    number = (screen.desk.lens.variant + 1) % len(view.variants)
+    screen.desk.rows.pop(screen.desk.look, None)
+    screen.set_lens(variant=number, column=None)
+    screen.notice(f"view: {view.variants[number]}", "a")

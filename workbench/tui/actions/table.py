@@ -31,6 +31,7 @@ ACTIONS: Mapping[str, Act] = {
     "filter": looking.filter_rows,
     "trouble": looking.only_trouble,
     "order": looking.order,
+    "variant": looking.variant,
     "theme": pages.switch_theme,
     "follow": going.follow,
     "back": going.back,

@@ -70,8 +70,8 @@ class FormScreen(ModalScreen["Wanted | None"]):
 
     def _problem(self) -> str:
         checkpoint = self._given("checkpoint")
-        if not checkpoint or not Path(checkpoint).expanduser().is_dir():
-            return f"no such folder: {checkpoint!r}"
+        if not checkpoint or not Path(checkpoint).expanduser().exists():
+            return f"no such folder or file: {checkpoint!r}"
         if not self._given("engine"):
             return "name an engine, such as native"
         tp = self._given("tp")

@@ -199,7 +199,7 @@ class SessionScreen(Screen[None]):
         cursor = self._cursor(view)
         above = self.query_one("#above", Pane)
         has_room = self.size.width >= ROOMY and self.size.height >= ROOMY_ROWS and view.rows
-        lines = view.above(max(20, self.query_one("#left").content_size.width - 2)) if has_room else []
+        lines = self._above(view) if has_room else []
         above.display = bool(lines)
         above.styles.height = len(lines) + 1 if lines else 0
         above.put(lines)
@@ -217,6 +217,12 @@ class SessionScreen(Screen[None]):
             return view_of(self.desk.look, reading, lens)
         except Exception as error:  # noqa: BLE001 - one broken question must leave the seven others usable
             return Broken(reading, lens, fault_of(error))
+
+    def _above(self, view: View) -> Lines:
+        try:
+            return view.above(max(20, self.query_one("#left").content_size.width - 2))
+        except Exception as error:  # noqa: BLE001 - the list stays usable when its graphic fails
+            return [said(f"✗ {fault_of(error).what}", "e")]
 
     def _cursor(self, view: View) -> int:
         if self.snapshot is not None and self.snapshot.is_live and self._is_following and view.follows_end:

@@ -214,6 +214,8 @@ def _evidence(one: DecisionView, width: int) -> Lines:
     lines: Lines = []
     own = leaf(one.module)[1]
     near = [(n, entry) for n, entry in enumerate(one.ignored) if leaf(entry)[1] == own and entry not in one.tried]
+    if one.hidden_entry >= 0:  # the entry of a part, where only the fused name was compared
+        near.append((one.hidden_entry, one.ignored[one.hidden_entry]))
     exact = [(n, entry) for n, entry in near if entry == one.module] or near[:1]
     if exact and one.matched_entry < 0:
         number, entry = exact[0]

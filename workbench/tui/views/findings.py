@@ -137,6 +137,8 @@ class Findings(View):
         if evidence.position is None:
             lines = [said(f"{row.finding.id} · evidence {number} · {evidence.what}", "f"), *wrapped(evidence.text, 100)]
             return Page(f"evidence {number}", lines)
+        if evidence.screen:
+            return Place(evidence.screen, row=evidence.row or None)
         kind = self.reading.session.event(evidence.position).kind
         return Place(LOOKS.get(kind, "timeline"), position=evidence.position)
 

@@ -8,6 +8,7 @@ from math import prod
 from rich.text import Text
 
 from inspectors.probe.events import TensorListed
+from sessions.dtypes import item_bits
 from sessions.ledger import Write
 from sessions.parameters import ParameterView
 from workbench.tui.marks import Taken, ruler
@@ -42,19 +43,29 @@ def _loader(view: ParameterView, width: int) -> Lines:
 
 
 def _tensor(name: str, views: Sequence[ParameterView], listed: TensorListed | None, width: int) -> Lines:
-    if listed is None or not listed.shape:
+    shape = stored_shape(listed)
+    if listed is None or not shape:
         return [blank(), paint("{f|from}   $", cut(said(name), width - 7))]
     writes = [write for view in views for write in view.writes if write.checkpoint_name == name]
-    dim = _cut_dim(writes, listed.shape)
-    axis = "rows" if dim == 0 else "columns" if dim == 1 else f"dimension {dim}"
+    dim = _cut_dim(writes, shape)
+    last = "columns" if shape == listed.shape else "bytes of a row"
+    axis = "rows" if dim == 0 else last if dim == 1 else f"dimension {dim}"
     lines = [blank(), paint("{f|from}   $", cut(said(leaf(name, 2)[1]), width - 7))]
-    lines.append(
-        paint("{m|       $ $ · $ 0–$}", dtype(listed.dtype), bracketed(listed.shape), axis, listed.shape[dim] - 1)
-    )
+    lines.append(paint("{m|       $ $ · $ 0–$}", dtype(listed.dtype), bracketed(listed.shape), axis, shape[dim] - 1))
     for view in views[:MOST_RANKS]:
-        taken = _taken(view.writes, name, listed.shape, dim)
+        taken = _taken(view.writes, name, shape, dim)
         lines.append(paint("{m|$}$", f"rank {view.rank}".ljust(7), ruler(min(32, width - 8), taken)))
     return lines
+
+
+def stored_shape(listed: TensorListed | None) -> tuple[int, ...]:
+    """The shape in which a tensor is read: of one stored in blocks the last size counts the bytes of a row."""
+    if listed is None or not prod(listed.shape):
+        return listed.shape if listed is not None else ()
+    size = listed.end - listed.begin
+    if item_bits(listed.dtype) % 8 == 0 and size * 8 == prod(listed.shape) * item_bits(listed.dtype):
+        return listed.shape
+    return (*listed.shape[:-1], size // prod(listed.shape[:-1]))
 
 
 def _cut_dim(writes: Sequence[Write], shape: Sequence[int]) -> int:
@@ -78,7 +89,7 @@ def _taken(writes: Sequence[Write], name: str, shape: Sequence[int], dim: int) -
 def _table(view: ParameterView, header: Header, width: int) -> Lines:
     lines = [blank(), said("this rank      checkpoint        file offset", "f")]
     for write in view.writes[:MOST_WRITES]:
-        dim = _cut_dim([write], header[write.checkpoint_name].shape) if write.checkpoint_name in header else 0
+        dim = _cut_dim([write], stored_shape(header.get(write.checkpoint_name)))
         into = _range(write.start, write.length, dim)
         if not write.source_start:
             lines.append(cut(paint("$  {m|$}", into.rjust(11), write.source or "not a plain box"), width))
@@ -99,10 +110,11 @@ def _range(start: Sequence[int], length: Sequence[int], dim: int) -> str:
 
 def _offset(write: Write, listed: TensorListed | None) -> str:
     """Where the first element of a write stands in its file, as bytes from the file's start."""
-    if listed is None or not prod(listed.shape):
+    shape = stored_shape(listed)
+    if listed is None or not prod(shape):
         return ""
-    item = (listed.end - listed.begin) // prod(listed.shape)
-    strides = [prod(listed.shape[dim + 1 :]) for dim in range(len(listed.shape))]
+    item = (listed.end - listed.begin) // prod(shape)
+    strides = [prod(shape[dim + 1 :]) for dim in range(len(shape))]
     elements = sum(at * stride for at, stride in zip(write.source_start, strides, strict=False))
     return f"+{count(listed.begin + elements * item)}"
 

@@ -32,6 +32,7 @@ VIEWS: Mapping[str, type[View]] = {
     "log": Log,
 }
 PARTS = {"timeline": "timeline", "parameters": "parameters", "decisions": "decisions", "Kernels": "kernels"} | {
+    "precision": "comparison",
     "memory·time": "summary",
     "findings": "findings",
 }

@@ -52,6 +52,7 @@ class View:
     rows: Sequence[Any] = ()
     hints: Sequence[Hint] = RESTING
     orders: Sequence[str] = ()
+    variants: Sequence[str] = ()
     follows_end = False
     is_in_time = False
 
@@ -124,6 +125,10 @@ class View:
     def is_folded(self, row: Any) -> bool:
         """True when the row hides rows of its own."""
         return False
+
+    def beside(self, row: Any, by: int) -> int | None:
+        """The column `by` cells to the right of the chosen one; None where rows have no cells side by side."""
+        return None
 
     def recorded(self, row: Any, width: int) -> Lines:
         """Everything recorded about a row."""

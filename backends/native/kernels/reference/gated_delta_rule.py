@@ -10,7 +10,8 @@ from backends.native.kernels.op import reference_op
 EPS = 1e-6
 
 
-def _l2_normalized(x: Tensor) -> Tensor:
+def l2_normalized(x: Tensor) -> Tensor:
+    """`x` over its length along the last dimension, which counts as at least about 0.001."""
     return x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + EPS)
 
 
@@ -25,8 +26,8 @@ def gated_delta_rule(
     v_dim] in the dtype of `query` and the state after the last token. Queries and keys are normalized here.
     """
     v_heads, groups = value.shape[1], value.shape[1] // key.shape[1]
-    query_n = _l2_normalized(query.float()).repeat_interleave(groups, dim=1) * query.shape[-1] ** -0.5
-    key_n = _l2_normalized(key.float()).repeat_interleave(groups, dim=1)
+    query_n = l2_normalized(query.float()).repeat_interleave(groups, dim=1) * query.shape[-1] ** -0.5
+    key_n = l2_normalized(key.float()).repeat_interleave(groups, dim=1)
     value_f, rate, kept = value.float(), beta.float().unsqueeze(-1), decay.float().exp()[..., None, None]
     now = query_n.new_zeros(v_heads, key.shape[-1], value.shape[-1]) if state is None else state.clone()
     outputs = torch.empty_like(value_f)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.native.kernels.launch import launchable
+
 
 @triton.jit  # type: ignore[untyped-decorator]
 def split_kernel(
-    mixed_qkv: Any,
-    z: Any,
-    b: Any,
-    a: Any,
-    mixed_qkvz: Any,
-    mixed_ba: Any,
+    mixed_qkv: tl.tensor,
+    z: tl.tensor,
+    b: tl.tensor,
+    a: tl.tensor,
+    mixed_qkvz: tl.tensor,
+    mixed_ba: tl.tensor,
     num_k_heads: tl.constexpr,
     head_k_dim: tl.constexpr,
     group_v_heads: tl.constexpr,
@@ -43,29 +43,54 @@ def split_kernel(
     tl.store(a + heads * group_v_heads + head, tl.load(source + group_v_heads, mask=in_heads), mask=in_heads)
 
 
-def fused_qkvzba_split_reshape_cat(
+Parts = tuple[Tensor, Tensor, Tensor, Tensor]
+"""mixed_qkv, z, b and a, as the reference returns them."""
+
+
+def empty_parts(
     mixed_qkvz: Tensor, mixed_ba: Tensor, num_k_heads: int, num_v_heads: int, head_k_dim: int, head_v_dim: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The reference's arguments and results; the grid is tokens × key heads."""
+) -> Parts:
+    """The results of a batch of tokens, which nothing was written to yet."""
     tokens = mixed_qkvz.shape[0]
+    channels = 2 * num_k_heads * head_k_dim + num_v_heads * head_v_dim
+    return (
+        mixed_qkvz.new_empty(tokens, channels),
+        mixed_qkvz.new_empty(tokens, num_v_heads, head_v_dim),
+        mixed_ba.new_empty(tokens, num_v_heads),
+        mixed_ba.new_empty(tokens, num_v_heads),
+    )
+
+
+def split_into(
+    parts: Parts,
+    mixed_qkvz: Tensor,
+    mixed_ba: Tensor,
+    num_k_heads: int,
+    num_v_heads: int,
+    head_k_dim: int,
+    head_v_dim: int,
+) -> None:
+    """Write the contiguous `parts` of some tokens in one launch, whose grid is tokens × key heads."""
     group_v_heads = num_v_heads // num_k_heads
-    group_v_dim = group_v_heads * head_v_dim
-    mixed_qkv = mixed_qkvz.new_empty(tokens, num_k_heads * (2 * head_k_dim + group_v_dim))
-    z = mixed_qkvz.new_empty(tokens, num_v_heads, head_v_dim)
-    b, a = (mixed_ba.new_empty(tokens, num_v_heads) for _ in range(2))
-    split_kernel[(tokens, num_k_heads)](
-        mixed_qkv,
-        z,
-        b,
-        a,
+    launchable(split_kernel, (mixed_qkvz.shape[0], num_k_heads))(
+        *parts,
         mixed_qkvz.contiguous(),
         mixed_ba.contiguous(),
         num_k_heads=num_k_heads,
         head_k_dim=head_k_dim,
         group_v_heads=group_v_heads,
-        group_v_dim=group_v_dim,
+        group_v_dim=group_v_heads * head_v_dim,
         block_k=triton.next_power_of_2(head_k_dim),
-        block_v=triton.next_power_of_2(group_v_dim),
+        block_v=triton.next_power_of_2(group_v_heads * head_v_dim),
         block_heads=triton.next_power_of_2(group_v_heads),
     )
-    return mixed_qkv, z, b, a
+
+
+def fused_qkvzba_split_reshape_cat(
+    mixed_qkvz: Tensor, mixed_ba: Tensor, num_k_heads: int, num_v_heads: int, head_k_dim: int, head_v_dim: int
+) -> Parts:
+    """The reference's arguments and results."""
+    sizes = (num_k_heads, num_v_heads, head_k_dim, head_v_dim)
+    parts = empty_parts(mixed_qkvz, mixed_ba, *sizes)
+    split_into(parts, mixed_qkvz, mixed_ba, *sizes)
+    return parts

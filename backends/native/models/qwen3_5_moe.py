@@ -1,0 +1,166 @@
+"""Qwen3.5-MoE: gated delta net and full attention layers with mixtures of experts; the text part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from backends.native.checkpoint.gguf_layout import GgmlLayout
+from backends.native.checkpoint.spec import TensorSpec
+from backends.native.config import ModelConfig
+from backends.native.layers.build import Build
+from backends.native.layers.cache import Cache
+from backends.native.layers.decoder import CausalLM
+from backends.native.layers.decoder_tensors import decoder_tensors, modules_kept
+from backends.native.layers.hybrid_config import HybridConfig
+from backends.native.layers.mlp import MoEShape
+from backends.native.weights import LoadReport, NameMapping
+
+ARCHITECTURES = ("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
+GGML_ARCHITECTURES = ("qwen35moe",)
+GGML_LAYOUT = GgmlLayout(are_norms_shifted=True, are_value_heads_tiled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(HybridConfig):
+    """The fields of config.json that shape the language model."""
+
+    num_experts: int
+    num_experts_per_tok: int
+    moe_intermediate_size: int
+    shared_expert_intermediate_size: int
+
+    def feed_forward_shape(self, layer: int) -> MoEShape:
+        """Sizes of a feed-forward block, the same in every layer."""
+        del layer
+        return MoEShape(
+            self.hidden_size,
+            self.num_experts,
+            self.num_experts_per_tok,
+            self.moe_intermediate_size,
+            renormalize=True,
+            shared_intermediate_size=self.shared_expert_intermediate_size,
+        )
+
+
+class Qwen3_5MoeForCausalLM(CausalLM):  # noqa: N801 - the published name
+    """The language model on one rank, from a checkpoint that holds nothing else."""
+
+    # The input projections are stored apart and fused here: an ignore list names the parts.
+    packed_modules_mapping = {  # noqa: RUF012 - the field reads it from the class
+        "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+        "gate_up_proj": ("gate_proj", "up_proj"),
+        "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
+        "in_proj_ba": ("in_proj_b", "in_proj_a"),
+        "experts": ("experts.0.gate_proj", "experts.0.up_proj", "experts.0.down_proj"),
+    }
+    name_mapping = NameMapping(
+        stacked={
+            "q_proj": ("qkv_proj", "q"),
+            "k_proj": ("qkv_proj", "k"),
+            "v_proj": ("qkv_proj", "v"),
+            "gate_proj": ("gate_up_proj", 0),
+            "up_proj": ("gate_up_proj", 1),
+            "in_proj_qkv": ("in_proj_qkvz", (0, 1, 2)),
+            "in_proj_z": ("in_proj_qkvz", 3),
+            "in_proj_b": ("in_proj_ba", 0),
+            "in_proj_a": ("in_proj_ba", 1),
+        },
+        # Images and multi-token prediction have models of their own.
+        ignored_prefixes=("model.visual.", "mtp."),
+    )
+
+    def __init__(self, model_config: ModelConfig, build: Build) -> None:
+        super().__init__(TextConfig.from_model_config(model_config), build)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> LoadReport:
+        """Fill this rank's parameters from (name on disk, tensor) pairs."""
+        return self.fill(weights)
+
+    def forward(self, input_ids: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
+        """Token ids and positions, int64 [tokens] of one sequence, -> logits [tokens, vocab_size]."""
+        return self.logits(input_ids, positions, cache)
+
+
+class Qwen3_5MoeForConditionalGeneration(Qwen3_5MoeForCausalLM):  # noqa: N801 - the published name
+    """The language model on one rank, from a checkpoint that holds a model of images beside it."""
+
+    decoder_name = "model.language_model"
+
+
+def decoder_name_of(model_config: ModelConfig) -> str:
+    """Where the language model's tensors are on disk."""
+    is_alone = model_config.architecture == Qwen3_5MoeForCausalLM.__name__
+    return (Qwen3_5MoeForCausalLM if is_alone else Qwen3_5MoeForConditionalGeneration).decoder_name
+
+
+def tensors(model_config: ModelConfig) -> Iterator[TensorSpec]:
+    """Every tensor of the language model on disk; all experts are one tensor where nothing is quantized."""
+    config = TextConfig.from_model_config(model_config)
+    return decoder_tensors(
+        config,
+        model_config.dtype,
+        decoder_name=decoder_name_of(model_config),
+        are_experts_fused=model_config.quantization is None,
+    )
+
+
+def modules_to_not_convert(model_config: ModelConfig) -> list[str]:
+    """The modules on disk that published quantized checkpoints keep in the model's dtype."""
+    config = TextConfig.from_model_config(model_config)
+    return modules_kept(config, decoder_name=decoder_name_of(model_config))
+
+
+def tiny_config() -> dict[str, object]:
+    """A config.json whose parts stay whole blocks at tp_size 4, with a model of images that is as small."""
+    return {
+        "architectures": list(ARCHITECTURES[:1]),
+        "model_type": "qwen3_5_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "qwen3_5_moe_text",
+            "dtype": "bfloat16",
+            "vocab_size": 512,
+            "hidden_size": 256,
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 512,
+            "shared_expert_intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "full_attention_interval": 4,
+            "attn_output_gate": True,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "linear_num_key_heads": 4,
+            "linear_key_head_dim": 128,
+            "linear_num_value_heads": 32,
+            "linear_value_head_dim": 16,
+            "linear_conv_kernel_dim": 4,
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000000,
+                "partial_rotary_factor": 0.25,
+                "mrope_interleaved": True,
+                "mrope_section": [6, 5, 5],
+            },
+            "max_position_embeddings": 4096,
+            "attention_bias": False,
+            "tie_word_embeddings": False,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        "vision_config": {
+            "model_type": "qwen3_5_moe",
+            "depth": 1,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 256,
+            "num_position_embeddings": 16,
+        },
+    }
