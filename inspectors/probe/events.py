@@ -182,10 +182,7 @@ class WeightsCreated(Body):
 
 @dataclass(frozen=True)
 class ParameterRegistered(Body):
-    """One parameter of the built model, seen before anything was loaded; shape is this rank's.
-
-    `built_as` is the name under which its module was built and decided on, where the model calls it otherwise now.
-    """
+    """One parameter before the load; shape is this rank's, `built_as` its module's name when built, if another."""
 
     kind: ClassVar[str] = "parameter.registered"
     stage: ClassVar[str] = "weights.create"
@@ -211,10 +208,7 @@ class WeightsMapped(Body):
 
 @dataclass(frozen=True)
 class LoaderCalled(Body):
-    """One call of a parameter's weight_loader (span). `shard_id` is its repr, "" when the caller gave none.
-
-    `outcome` is "returned", "raised" or, while the call runs, "".
-    """
+    """A weight_loader's call (span): `shard_id` is its repr or "", `outcome` "returned", "raised" or "" while it runs."""
 
     kind: ClassVar[str] = "loader.called"
     stage: ClassVar[str] = "weight.load"
@@ -296,10 +290,7 @@ class WeightsProcessed(Body):
 
 @dataclass(frozen=True)
 class ModelLoaded(Body):
-    """A rank's model is ready; what the engine itself says was never filled and never used.
-
-    `has_report` is False for an engine that says nothing of it: then the empty lists mean nothing.
-    """
+    """A rank's model is ready; what the engine says was never filled and never used, if it says so (`has_report`)."""
 
     kind: ClassVar[str] = "model.loaded"
     stage: ClassVar[str] = "model.ready"
@@ -323,8 +314,6 @@ class ForwardRan(Body):
 @dataclass(frozen=True)
 class KernelLaunched(Body):
     """One op or Triton launch in a forward pass (span). `launcher` is "aten", "custom", "triton" or "method".
-
-    "method" is a quantization method's `apply`, in which its launches lie.
 
     `shapes` are the tensor arguments as "dtype[a,b]", `outputs` likewise; `grid` is empty unless Triton.
     """

@@ -307,3 +307,14 @@ def test_a_failure_follows_from_the_decision_on_its_module_whatever_the_model_ca
     )[:2]  # fmt: skip
     assert (root.class_, root.module) == ("precision/contradiction", built)
     assert (follow_on.class_, follow_on.module, follow_on.root) == ("host/failed", called, False)
+
+
+def test_a_parameter_whose_blocks_are_held_aside_is_not_called_empty(tmp_path):
+    held = LoaderCalled(
+        checkpoint_name="q.qweight",
+        parameter="q.qweight",
+        parameter_class="GGUFUninitializedParameter",
+        outcome="returned",
+    )
+    registered = ParameterRegistered("q.qweight", "GGUFUninitializedParameter")
+    assert recorded(tmp_path, Outcome("ok", 0), registered, held, ModelLoaded(1, has_report=False)) == ()

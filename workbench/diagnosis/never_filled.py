@@ -23,7 +23,7 @@ def _judge(case: Case) -> Iterator[Finding]:
     silent = {rank for rank, has_report in reported.items() if not has_report}
     yield from _without_a_call(case, silent)
     for view in case.parameters:
-        if not view.is_final or (view.rank in silent and not view.loader_calls):
+        if not view.is_final or (view.rank in silent and not view.loader_calls) or _is_held_aside(view):
             continue
         is_told = (view.rank, view.name) in told
         missing = view.coverage.never_written
@@ -31,6 +31,11 @@ def _judge(case: Case) -> Iterator[Finding]:
         is_seen = bool(missing) and (bool(view.loader_calls) or view.rank not in reported)
         if is_told or is_seen:
             yield _finding(case, view, missing, told.get((view.rank, view.name)))
+
+
+def _is_held_aside(view: ParameterView) -> bool:
+    """A parameter that had no shape, and whose loaders wrote nothing: they keep the blocks until post-processing."""
+    return bool(view.loader_calls) and not view.writes and not view.shape and "Uninitialized" in view.parameter_class
 
 
 def _without_a_call(case: Case, ranks: set[int]) -> Iterator[Finding]:
