@@ -208,7 +208,7 @@ class WeightsMapped(Body):
 
 @dataclass(frozen=True)
 class LoaderCalled(Body):
-    """A weight_loader's call (span): `shard_id` is its repr or "", `outcome` "returned", "raised" or "" while it runs."""
+    """A weight_loader's call (span). `shard_id`: its repr or "". `outcome`: "returned", "raised", "" while it runs."""
 
     kind: ClassVar[str] = "loader.called"
     stage: ClassVar[str] = "weight.load"

@@ -77,7 +77,10 @@ def checkpoints(tmp_path_factory) -> Callable[[str], Path]:
     def checkpoint(name: str) -> Path:
         if name not in made:
             folder = tmp_path_factory.mktemp("checkpoint") / name
-            made[name] = _fp8_block(folder) if name == "fp8_block" else getattr(tiny, name)(folder)
+            if "/" in name:
+                made[name] = _native(folder, *name.split("/"))
+            else:
+                made[name] = _fp8_block(folder) if name == "fp8_block" else getattr(tiny, name)(folder)
         return made[name]
 
     return checkpoint
@@ -97,6 +100,30 @@ def _fp8_block(folder: Path) -> Path:
         "modules_to_not_convert": ["lm_head", *(n for n in names if "layers.3.linear_attn" not in n)],
     }  # fmt: skip
     write_checkpoint(folder, config, seed=3, max_file_bytes=4_000_000)
+    return folder
+
+
+def _native(folder: Path, architecture: str, form: str) -> Path:
+    """The native stack's tiny checkpoint of an architecture, in bfloat16 or FP8 blocks; skips where it has none."""
+    from backends.native.checkpoint.synthesize import write_checkpoint
+    from backends.native.errors import NativeError
+    from backends.native.registry import architecture_module
+
+    try:
+        config = architecture_module(architecture).tiny_config()
+    except NativeError as error:
+        pytest.skip(f"no checkpoint of {architecture} can be written: {error.what}")
+    if "mlp_only_layers" in config:
+        config["mlp_only_layers"] = []  # SGLang builds experts in every layer
+    if "vision_config" in config:
+        config["vision_config"] = {**config["vision_config"], "num_heads": 4}
+    if form == "fp8":
+        gates = [f"model.layers.{layer}.mlp.gate" for layer in range(int(config["num_hidden_layers"]))]
+        config["quantization_config"] = {
+            "quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic",
+            "modules_to_not_convert": ["lm_head", *gates],
+        }  # fmt: skip
+    write_checkpoint(folder, config, seed=5, max_file_bytes=4_000_000)
     return folder
 
 

@@ -57,6 +57,23 @@ def test_a_load_is_recorded_whole_and_changes_nothing(trace, untraced, version, 
     assert traced.of("tracepoint.missing") == traced.of("inspector.faulted") == []
 
 
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        "Qwen3ForCausalLM/bf16", "Qwen3ForCausalLM/fp8", "Qwen3MoeForCausalLM/bf16", "Qwen3MoeForCausalLM/fp8",
+        "Qwen3NextForCausalLM/bf16", "Qwen3_5ForConditionalGeneration/bf16", "LlamaForCausalLM/bf16",
+    ],
+)  # fmt: skip
+def test_other_architectures_are_recorded_whole_and_left_unchanged(trace, untraced, checkpoint):
+    traced, without = trace("0.5.23", checkpoint), untraced("0.5.23", checkpoint)
+    calls = traced.of("loader.called")
+    assert Counter(call.body.loader.rpartition(".")[2] for call in calls) == without["counted"]
+    filled = {call.body.parameter for call in calls}
+    assert {n: d for n, d in traced.told["sha256"].items() if n in filled} == {n: without["sha256"][n] for n in filled}
+    assert [one["class"] for one in traced.verdict["findings"] if one["severity"] == "error"] == []
+    assert traced.of("tracepoint.missing") == traced.of("inspector.faulted") == []
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_tensor_of_the_checkpoint_is_read_once_and_goes_to_one_call(trace, version):
     traced = trace(version, "fp8_block")
