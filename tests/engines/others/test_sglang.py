@@ -108,7 +108,7 @@ def test_a_scale_that_takes_other_rows_than_its_weight_is_named(trace, checkpoin
     one = found["model.layers.0.linear_attn.in_proj_ba"]
     assert (one["parameter"], one["rank"], one["seen"]) == (f"{one['module']}.weight_scale", 1, 2)
     assert "rows 4–7" in one["sentence"]
-    assert "_make_packed_weight_loader.<locals>.weight_loader" in one["sentence"]
+    assert "MergedColumnParallelLinear.weight_loader" in one["sentence"]
     # The rows that the ledger names are those whose scales the parameter really holds: the scale of row r is r + 1.
     on_disk = load_file(checkpoints("packed_int8") / "model.safetensors")[one["parameter"]]
     (view,) = (v for v in parameters(traced.session) if v.name == one["parameter"])

@@ -1,4 +1,4 @@
-"""Counts, without the probe, the calls that a model's load_weights makes, by the called function's name."""
+"""Counts, without the probe, the calls of functions that take `param` and `loaded_weight`, by their names."""
 
 import collections
 import sys
@@ -6,11 +6,14 @@ import sys
 COUNTED = collections.Counter()
 
 
+def _is_loader(code):
+    return {"param", "loaded_weight"} <= set(code.co_varnames[: code.co_argcount])
+
+
 def _see(frame, event, _arg):
-    if event == "call" and frame.f_back is not None and frame.f_back.f_code.co_name == "load_weights":
-        names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
-        if {"param", "loaded_weight"} <= set(names) or {"self", "param", "loaded_weight"} <= set(names):
-            COUNTED[frame.f_code.co_qualname.rpartition(".")[2]] += 1
+    # A loader that ends in another one is one call, whoever makes it.
+    if event == "call" and _is_loader(frame.f_code) and not _is_loader(frame.f_back.f_code):
+        COUNTED[frame.f_code.co_name] += 1
 
 
 sys.loadscope_test_counted = COUNTED
