@@ -100,6 +100,33 @@ def test_decisions_know_the_list_what_was_compared_and_what_was_built(trace, ver
     assert not [view.module for view in views.values() if view.is_contradiction]
 
 
+def box(start, length):
+    return tuple(slice(a, a + n) for a, n in zip(start, length, strict=True))
+
+
+@pytest.mark.parametrize("version", ["0.5.10", "0.5.23"])
+def test_the_ledger_rebuilds_the_parameters_from_the_checkpoint(trace, checkpoints, tmp_path_factory, version):
+    kept = tmp_path_factory.mktemp("kept") / "parameters.pt"
+    traced = trace(version, "fp8_block", keep=str(kept))
+    on_disk = {}
+    for file in checkpoints("fp8_block").glob("*.safetensors"):
+        on_disk.update(load_file(file))
+    loaded, wrong, compared = torch.load(kept), [], 0
+    for view in parameters(traced.session):
+        real = loaded[view.name]
+        if not view.writes or tuple(real.shape) != view.shape:
+            continue  # set or reshaped by post-processing
+        rebuilt = torch.zeros_like(real)
+        for write in view.writes:
+            source = on_disk[write.checkpoint_name][box(write.source_start, write.source_length)]
+            rebuilt[box(write.start, write.length)] = source.reshape(write.length).to(real.dtype)
+        compared += 1
+        if not torch.equal(rebuilt.reshape(-1).view(torch.uint8), real.reshape(-1).view(torch.uint8)):
+            wrong.append(view.name)
+    assert wrong == []
+    assert compared > 70
+
+
 def test_a_scale_that_takes_other_rows_than_its_weight_is_named(trace, checkpoints, tmp_path_factory):
     kept = tmp_path_factory.mktemp("kept") / "parameters.pt"
     traced = trace("0.5.10", "packed_int8", keep=str(kept))
