@@ -17,6 +17,7 @@ from sessions.parameters import parameters
 
 VERSIONS = ("0.5.10", "0.5.11", "0.5.23")
 pytestmark = pytest.mark.engine
+HAS_GGUF = importlib.util.find_spec("inspectors.probe.ggufheader") is not None
 HAS_SCALE_RULE = importlib.util.find_spec("workbench.diagnosis.scale_split") is not None
 
 
@@ -227,3 +228,17 @@ def test_a_load_is_held_at_a_breakpoint_and_shows_the_values_at_hand(start_trace
         held.control.release()
     assert held.code == 1
     assert "rank 1 of 4: Qwen3NextForCausalLM is loaded" in held.log()
+
+
+@pytest.mark.skipif(not HAS_GGUF, reason="this version of the workbench does not read GGUF files")
+@pytest.mark.parametrize(("before", "method"), [("", "GGUFLinearMethod"), ("ascend_gguf.py", "GGUFLinearAscendMethod")])
+def test_a_gguf_file_is_recorded_whole_with_the_classes_of_both_devices(trace, before, method):
+    words = ("--load-format", "gguf", "--quantization", "gguf")
+    traced = trace("0.5.11", "q8_gguf", tp=2, before=before, words=words)
+    assert (traced.code, traced.verdict["findings"]) == (0, [])
+    listed = {event.body.checkpoint_name for event in traced.of("tensor.listed")}
+    # 25 tensors are on disk; 14 matrices come with their type first, and so do the two of the vocabulary.
+    assert (len(listed), traced.verdict["counts"]["weight_loader_calls"]) == (25, 41)
+    assert {event.body.method for event in traced.of("method.selected") if "_proj" in event.body.module} == {method}
+    assert {event.body.module for event in traced.of("weights.processed") if event.body.method == method}
+    assert traced.of("inspector.faulted") == []
