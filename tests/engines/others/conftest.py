@@ -137,14 +137,23 @@ def trace(tmp_path_factory, engine_python, checkpoints) -> Callable[..., Traced]
     """`loadscope trace` of a tiny checkpoint with SGLang of a version; the same is run only once."""
     done_before: dict[str, Traced] = {}
 
-    def run(version: str, checkpoint: str, *, tp: int = 4, rank: str = "1", before: str = "", keep: str = "") -> Traced:
-        asked = json.dumps([version, checkpoint, tp, rank, before, keep])
+    def run(
+        version: str,
+        checkpoint: str,
+        *,
+        tp: int = 4,
+        rank: str = "1",
+        before: str = "",
+        keep: str = "",
+        words: tuple[str, ...] = (),
+    ) -> Traced:
+        asked = json.dumps([version, checkpoint, tp, rank, before, keep, words])
         if asked not in done_before:
             done_before[asked] = _traced(
                 [sys.executable, "-c", RUN, "trace", str(checkpoints(checkpoint)), "--engine", "sglang",
                  "--python", str(engine_python(f"sglang-{version}")), "--tp", str(tp), "--rank", rank, "--json"],
                 tmp_path_factory.mktemp("traced") / "session",
-                before, _environment(**({"LOADSCOPE_TEST_KEEP": keep} if keep else {})),
+                before, words, _environment(**({"LOADSCOPE_TEST_KEEP": keep} if keep else {})),
             )  # fmt: skip
         return done_before[asked]
 
@@ -153,8 +162,12 @@ def trace(tmp_path_factory, engine_python, checkpoints) -> Callable[..., Traced]
         traced.session.close()
 
 
-def _traced(command: list[str], folder: Path, before: str, environment: dict[str, str]) -> Traced:
-    words = ["--after", str(PLANTS / "tell_parameters.py")] + (["--before", str(PLANTS / before)] if before else [])
+def _traced(
+    command: list[str], folder: Path, before: str, more: tuple[str, ...], environment: dict[str, str]
+) -> Traced:
+    words = [*more, "--after", str(PLANTS / "tell_parameters.py")] + (
+        ["--before", str(PLANTS / before)] if before else []
+    )
     done = subprocess.run(
         [*command, "-o", str(folder), "--", *words],
         capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=environment,

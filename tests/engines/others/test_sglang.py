@@ -17,6 +17,7 @@ from sessions.parameters import parameters
 
 VERSIONS = ("0.5.10", "0.5.11", "0.5.23")
 pytestmark = pytest.mark.engine
+HAS_GGUF = importlib.util.find_spec("inspectors.probe.ggufheader") is not None
 HAS_SCALE_RULE = importlib.util.find_spec("workbench.diagnosis.scale_split") is not None
 
 
@@ -98,6 +99,33 @@ def test_decisions_know_the_list_what_was_compared_and_what_was_built(trace, ver
     assert [name.rpartition(".")[2] for name in fused.tried] == ["gate_proj", "up_proj"]
     assert (fused.expansion_source, fused.built, fused.header_dtype) == ("model", "float8_e4m3fn", "float8_e4m3fn")
     assert not [view.module for view in views.values() if view.is_contradiction]
+
+
+def box(start, length):
+    return tuple(slice(a, a + n) for a, n in zip(start, length, strict=True))
+
+
+@pytest.mark.parametrize("version", ["0.5.10", "0.5.23"])
+def test_the_ledger_rebuilds_the_parameters_from_the_checkpoint(trace, checkpoints, tmp_path_factory, version):
+    kept = tmp_path_factory.mktemp("kept") / "parameters.pt"
+    traced = trace(version, "fp8_block", keep=str(kept))
+    on_disk = {}
+    for file in checkpoints("fp8_block").glob("*.safetensors"):
+        on_disk.update(load_file(file))
+    loaded, wrong, compared = torch.load(kept), [], 0
+    for view in parameters(traced.session):
+        real = loaded[view.name]
+        if not view.writes or tuple(real.shape) != view.shape:
+            continue  # set or reshaped by post-processing
+        rebuilt = torch.zeros_like(real)
+        for write in view.writes:
+            source = on_disk[write.checkpoint_name][box(write.source_start, write.source_length)]
+            rebuilt[box(write.start, write.length)] = source.reshape(write.length).to(real.dtype)
+        compared += 1
+        if not torch.equal(rebuilt.reshape(-1).view(torch.uint8), real.reshape(-1).view(torch.uint8)):
+            wrong.append(view.name)
+    assert wrong == []
+    assert compared > 70
 
 
 def test_a_scale_that_takes_other_rows_than_its_weight_is_named(trace, checkpoints, tmp_path_factory):
@@ -200,3 +228,17 @@ def test_a_load_is_held_at_a_breakpoint_and_shows_the_values_at_hand(start_trace
         held.control.release()
     assert held.code == 1
     assert "rank 1 of 4: Qwen3NextForCausalLM is loaded" in held.log()
+
+
+@pytest.mark.skipif(not HAS_GGUF, reason="this version of the workbench does not read GGUF files")
+@pytest.mark.parametrize(("before", "method"), [("", "GGUFLinearMethod"), ("ascend_gguf.py", "GGUFLinearAscendMethod")])
+def test_a_gguf_file_is_recorded_whole_with_the_classes_of_both_devices(trace, before, method):
+    words = ("--load-format", "gguf", "--quantization", "gguf")
+    traced = trace("0.5.11", "q8_gguf", tp=2, before=before, words=words)
+    assert (traced.code, traced.verdict["findings"]) == (0, [])
+    listed = {event.body.checkpoint_name for event in traced.of("tensor.listed")}
+    # 25 tensors are on disk; 14 matrices come with their type first, and so do the two of the vocabulary.
+    assert (len(listed), traced.verdict["counts"]["weight_loader_calls"]) == (25, 41)
+    assert {event.body.method for event in traced.of("method.selected") if "_proj" in event.body.module} == {method}
+    assert {event.body.module for event in traced.of("weights.processed") if event.body.method == method}
+    assert traced.of("inspector.faulted") == []

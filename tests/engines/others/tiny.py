@@ -139,3 +139,42 @@ def separate_fp8(folder: Path) -> Path:
         "quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic", "modules_to_not_convert": kept},
     }  # fmt: skip
     return write(folder, config, tensors)
+
+
+def q8_gguf(folder: Path) -> Path:
+    """Qwen3, dense, as one GGUF file: matrices in Q8_0, embeddings in F16, norms in F32, a vocabulary of bytes."""
+    import gguf
+
+    torch.manual_seed(3)
+    folder.mkdir(parents=True)
+    out, layers, heads, head = gguf.GGUFWriter(folder / "tiny.gguf", "qwen3"), 2, 4, 32
+    for add, value in (
+        (out.add_block_count, layers), (out.add_context_length, 4096), (out.add_embedding_length, HIDDEN),
+        (out.add_feed_forward_length, 256), (out.add_head_count, heads), (out.add_head_count_kv, 2),
+        (out.add_key_length, head), (out.add_value_length, head), (out.add_layer_norm_rms_eps, 1e-6),
+        (out.add_rope_freq_base, 1e6), (out.add_vocab_size, VOCABULARY), (out.add_tokenizer_model, "gpt2"),
+        (out.add_tokenizer_pre, "qwen2"), (out.add_token_list, [chr(256 + n) for n in range(VOCABULARY)]),
+        (out.add_token_types, [1] * VOCABULARY), (out.add_token_merges, ["a b"]), (out.add_eos_token_id, 2),
+    ):  # fmt: skip
+        add(value)
+    matrices = {
+        "attn_q": (heads * head, HIDDEN), "attn_k": (2 * head, HIDDEN), "attn_v": (2 * head, HIDDEN),
+        "attn_output": (HIDDEN, heads * head), "ffn_gate": (256, HIDDEN), "ffn_up": (256, HIDDEN),
+        "ffn_down": (HIDDEN, 256),
+    }  # fmt: skip
+    norms = {"attn_norm": HIDDEN, "ffn_norm": HIDDEN, "attn_q_norm": head, "attn_k_norm": head}
+    for name in ("token_embd", "output"):
+        out.add_tensor(f"{name}.weight", torch.randn(VOCABULARY, HIDDEN).half().numpy())
+    out.add_tensor("output_norm.weight", torch.rand(HIDDEN).numpy())
+    q8 = gguf.GGMLQuantizationType.Q8_0
+    for layer in range(layers):
+        for name, size in norms.items():
+            out.add_tensor(f"blk.{layer}.{name}.weight", torch.rand(size).numpy())
+        for name, shape in matrices.items():
+            blocks = gguf.quants.quantize(torch.randn(shape).numpy(), q8)
+            out.add_tensor(f"blk.{layer}.{name}.weight", blocks, raw_dtype=q8)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return folder / "tiny.gguf"
