@@ -1,4 +1,4 @@
-"""Makes SGLang choose its GGUF classes for the Ascend NPU, which dequantize after loading; they run on the CPU as well."""
+"""Makes SGLang choose its GGUF classes for the Ascend NPU, which dequantize after loading; a CPU runs them too."""
 
 from gguf import dequantize
 from sglang.srt.layers.quantization import gguf

@@ -15,10 +15,13 @@ def _digest(parameter):
     return hashlib.sha256(raw.numpy().tobytes()).hexdigest()
 
 
+loaded = {n: p for n, p in model.named_parameters() if not isinstance(p, torch.nn.UninitializedParameter)}  # noqa: F821
 told = {
-    "sha256": {name: _digest(parameter) for name, parameter in model.named_parameters()},  # noqa: F821 - given by the launcher
+    "sha256": {name: _digest(parameter) for name, parameter in loaded.items()},
     "counted": dict(getattr(sys, "loadscope_test_counted", {})),
 }
 if os.environ.get("LOADSCOPE_TEST_KEEP"):
-    torch.save({n: p.detach().clone() for n, p in model.named_parameters()}, os.environ["LOADSCOPE_TEST_KEEP"])  # noqa: F821
+    torch.save(
+        {name: parameter.detach().clone() for name, parameter in loaded.items()}, os.environ["LOADSCOPE_TEST_KEEP"]
+    )
 print("TOLD " + json.dumps(told), flush=True)
