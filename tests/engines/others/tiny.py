@@ -147,7 +147,7 @@ def q8_gguf(folder: Path) -> Path:
 
     torch.manual_seed(3)
     folder.mkdir(parents=True)
-    out, layers, heads, head = gguf.GGUFWriter(folder / "tiny.gguf", "qwen3"), 2, 4, 32
+    out, layers, heads, head = gguf.GGUFWriter(folder / "tiny.gguf", "qwen3"), 2, 2, 128
     for add, value in (
         (out.add_block_count, layers), (out.add_context_length, 4096), (out.add_embedding_length, HIDDEN),
         (out.add_feed_forward_length, 256), (out.add_head_count, heads), (out.add_head_count_kv, 2),
