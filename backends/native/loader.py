@@ -101,11 +101,14 @@ def load_rank(
     kinds: tuple[str, ...],
 ) -> tuple[nn.Module, LoadReport]:
     """Build, fill and finish the calling rank's model."""
-    with placement.torch_device, torch.no_grad():
-        model = build_model(config, options, kinds, keeps_blocks=placement.kind.keeps_quantized_blocks)
+    with torch.no_grad():
+        with placement.torch_device:
+            model = build_model(config, options, kinds, keeps_blocks=placement.kind.keeps_quantized_blocks)
+        # A default device is asked for at every operation, which costs small tensors more than their copy.
         report: LoadReport = model.load_weights(shared(weights))
         if placement.kind.has_values:
-            process_weights(model)
+            with placement.torch_device:
+                process_weights(model)
     finish_load(model, report)
     return model, report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,12 @@ def is_excused(path: Path, plugin: Path) -> bool:
     return path == plugin or (path.parent.name == RECIPES and plugin.parent.name == "quantization")
 
 
+@functools.cache
+def spelled(path: Path) -> tuple[tuple[str, int], ...]:
+    """The `words` of a file, read once for all plugins."""
+    return tuple(words(path))
+
+
 def spelled_elsewhere(plugin: Path) -> list[str]:
     """Where other files spell out the name of a plugin."""
     names = {plugin.stem, plugin.stem.replace("_", "-")}
@@ -88,7 +95,7 @@ def spelled_elsewhere(plugin: Path) -> list[str]:
         f"{path.relative_to(ROOT)}:{line} names {plugin.relative_to(ROOT)}"
         for path in SOURCES
         if not is_excused(path, plugin)
-        for word, line in words(path)
+        for word, line in spelled(path)
         if word in names
     ]
 

@@ -40,7 +40,8 @@ with joined_processes():
     except LockstepError as found:
         error = found.what
     torch.save({"logits": logits, "scalar": scalar, "float8": float8, "error": error}, f"{out}/{rank}.pt")
-sys.exit(main([model, "--tp", "2", "--prompt-ids", "5,6,7", "--temperature", "2", "--threads", "1"]))
+    code = main([model, "--tp", "2", "--prompt-ids", "5,6,7", "--temperature", "2", "--threads", "1"])
+sys.exit(code)
 """
 
 

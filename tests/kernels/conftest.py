@@ -16,6 +16,24 @@ if importlib.util.find_spec("triton") and not HAS_GPU:
         importlib.import_module("triton")
 
 
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without a GPU leave its tests out as one number, not as hundreds of skipped lines."""
+    of_gpus = [item for item in items if item.get_closest_marker("gpu") is not None]
+    if not HAS_GPU and of_gpus:
+        config.stash[LEFT_OUT] = len(of_gpus)
+        config.hook.pytest_deselected(items=of_gpus)
+        items[:] = [item for item in items if item.get_closest_marker("gpu") is None]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what was left out, and why."""
+    if LEFT_OUT in config.stash:
+        terminalreporter.write_line(f"{config.stash[LEFT_OUT]} tests for a GPU were left out: torch finds none")
+
+
 @pytest.fixture(
     params=[
         pytest.param("cpu", marks=pytest.mark.skipif(HAS_GPU, reason="interpreted only where there is no GPU")),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from backends.native.config import ModelConfig
 from backends.native.layers.attention import Attention
 from backends.native.layers.build import Build
 from backends.native.layers.cache import AttentionCache, Cache, DeltaNetCache
@@ -92,13 +93,14 @@ class CausalLM(nn.Module):
     An architecture's class defines `load_weights` and `forward` itself: there they are looked for, as in the engines.
     """
 
+    config_class: ClassVar[type[DecoderConfig]]
     packed_modules_mapping: ClassVar[Mapping[str, tuple[str, ...]]]
     name_mapping: ClassVar[NameMapping]
     decoder_name: ClassVar[str] = "model"
 
-    def __init__(self, config: DecoderConfig, build: Build) -> None:
+    def __init__(self, model_config: ModelConfig, build: Build) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = self.config_class.from_model_config(model_config)
         decoder = Decoder(config, build=build, prefix=self.decoder_name)
         inner = self.decoder_name.partition(".")[2]
         self.model: Any = nn.ModuleDict({inner: decoder}) if inner else decoder

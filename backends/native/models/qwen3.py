@@ -10,11 +10,11 @@ from torch import Tensor
 from backends.native.checkpoint.gguf_layout import GgmlLayout
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.config import ModelConfig
-from backends.native.layers.build import Build
 from backends.native.layers.cache import Cache
 from backends.native.layers.decoder import CausalLM
 from backends.native.layers.decoder_config import DecoderConfig
 from backends.native.layers.decoder_tensors import decoder_tensors, modules_kept
+from backends.native.layers.fused_names import DENSE_PARTS, DENSE_STACKED
 from backends.native.layers.mlp import MLPShape
 from backends.native.weights import LoadReport, NameMapping
 
@@ -38,22 +38,11 @@ class Qwen3Config(DecoderConfig):
 class Qwen3ForCausalLM(CausalLM):
     """The whole model on one rank."""
 
-    packed_modules_mapping = {  # noqa: RUF012 - the field reads it from the class
-        "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-        "gate_up_proj": ("gate_proj", "up_proj"),
-    }
+    config_class = Qwen3Config
+    packed_modules_mapping = DENSE_PARTS
     name_mapping = NameMapping(
-        stacked={
-            "q_proj": ("qkv_proj", "q"),
-            "k_proj": ("qkv_proj", "k"),
-            "v_proj": ("qkv_proj", "v"),
-            "gate_proj": ("gate_up_proj", 0),
-            "up_proj": ("gate_up_proj", 1),
-        },
+        stacked=DENSE_STACKED,
     )
-
-    def __init__(self, model_config: ModelConfig, build: Build) -> None:
-        super().__init__(Qwen3Config.from_model_config(model_config), build)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> LoadReport:
         """Fill this rank's parameters from (name on disk, tensor) pairs."""

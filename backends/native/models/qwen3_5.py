@@ -10,10 +10,10 @@ from torch import Tensor
 from backends.native.checkpoint.gguf_layout import GgmlLayout
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.config import ModelConfig
-from backends.native.layers.build import Build
 from backends.native.layers.cache import Cache
 from backends.native.layers.decoder import CausalLM
 from backends.native.layers.decoder_tensors import decoder_tensors, modules_kept
+from backends.native.layers.fused_names import DELTA_NET_PARTS, DELTA_NET_STACKED, DENSE_PARTS, DENSE_STACKED
 from backends.native.layers.hybrid_config import HybridConfig
 from backends.native.layers.mlp import MLPShape
 from backends.native.weights import LoadReport, NameMapping
@@ -38,31 +38,14 @@ class TextConfig(HybridConfig):
 class Qwen3_5ForCausalLM(CausalLM):  # noqa: N801 - the published name
     """The language model on one rank, from a checkpoint that holds nothing else."""
 
+    config_class = TextConfig
     # The input projections are stored apart and fused here: an ignore list names the parts.
-    packed_modules_mapping = {  # noqa: RUF012 - the field reads it from the class
-        "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-        "gate_up_proj": ("gate_proj", "up_proj"),
-        "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
-        "in_proj_ba": ("in_proj_b", "in_proj_a"),
-    }
+    packed_modules_mapping = DENSE_PARTS | DELTA_NET_PARTS
     name_mapping = NameMapping(
-        stacked={
-            "q_proj": ("qkv_proj", "q"),
-            "k_proj": ("qkv_proj", "k"),
-            "v_proj": ("qkv_proj", "v"),
-            "gate_proj": ("gate_up_proj", 0),
-            "up_proj": ("gate_up_proj", 1),
-            "in_proj_qkv": ("in_proj_qkvz", (0, 1, 2)),
-            "in_proj_z": ("in_proj_qkvz", 3),
-            "in_proj_b": ("in_proj_ba", 0),
-            "in_proj_a": ("in_proj_ba", 1),
-        },
+        stacked=DENSE_STACKED | DELTA_NET_STACKED,
         # Images and multi-token prediction have models of their own.
         ignored_prefixes=("model.visual.", "mtp."),
     )
-
-    def __init__(self, model_config: ModelConfig, build: Build) -> None:
-        super().__init__(TextConfig.from_model_config(model_config), build)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> LoadReport:
         """Fill this rank's parameters from (name on disk, tensor) pairs."""

@@ -10,11 +10,11 @@ from torch import Tensor
 from backends.native.checkpoint.gguf_layout import GgmlLayout
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.config import ModelConfig
-from backends.native.layers.build import Build
 from backends.native.layers.cache import Cache
 from backends.native.layers.decoder import CausalLM
 from backends.native.layers.decoder_config import DecoderConfig, heads_filled_in
 from backends.native.layers.decoder_tensors import decoder_tensors, modules_kept
+from backends.native.layers.fused_names import DENSE_PARTS, DENSE_STACKED, EXPERT_PARTS
 from backends.native.layers.mlp import MLPShape, MoEShape
 from backends.native.weights import LoadReport, NameMapping
 
@@ -58,23 +58,11 @@ class Qwen3MoeConfig(DecoderConfig):
 class Qwen3MoeForCausalLM(CausalLM):
     """The whole model on one rank."""
 
-    packed_modules_mapping = {  # noqa: RUF012 - the field reads it from the class
-        "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-        "gate_up_proj": ("gate_proj", "up_proj"),
-        "experts": ("experts.0.gate_proj", "experts.0.up_proj", "experts.0.down_proj"),
-    }
+    config_class = Qwen3MoeConfig
+    packed_modules_mapping = DENSE_PARTS | EXPERT_PARTS
     name_mapping = NameMapping(
-        stacked={
-            "q_proj": ("qkv_proj", "q"),
-            "k_proj": ("qkv_proj", "k"),
-            "v_proj": ("qkv_proj", "v"),
-            "gate_proj": ("gate_up_proj", 0),
-            "up_proj": ("gate_up_proj", 1),
-        },
+        stacked=DENSE_STACKED,
     )
-
-    def __init__(self, model_config: ModelConfig, build: Build) -> None:
-        super().__init__(Qwen3MoeConfig.from_model_config(model_config), build)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> LoadReport:
         """Fill this rank's parameters from (name on disk, tensor) pairs."""

@@ -10,10 +10,10 @@ from torch import Tensor
 from backends.native.checkpoint.gguf_layout import GgmlLayout
 from backends.native.checkpoint.spec import TensorSpec
 from backends.native.config import ModelConfig
-from backends.native.layers.build import Build
 from backends.native.layers.cache import Cache
 from backends.native.layers.decoder import CausalLM
 from backends.native.layers.decoder_tensors import decoder_tensors, modules_kept
+from backends.native.layers.fused_names import DELTA_NET_STACKED, DENSE_PARTS, DENSE_STACKED, EXPERT_PARTS
 from backends.native.layers.hybrid_config import HybridConfig
 from backends.native.layers.mlp import MLPShape, MoEShape
 from backends.native.weights import LoadReport, NameMapping
@@ -61,30 +61,14 @@ class Qwen3NextConfig(HybridConfig):
 class Qwen3NextForCausalLM(CausalLM):
     """The whole model on one rank."""
 
+    config_class = Qwen3NextConfig
     # in_proj_qkvz and in_proj_ba are whole tensors on disk: they have no parts to expand into.
-    packed_modules_mapping = {  # noqa: RUF012 - the field reads it from the class
-        "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-        "gate_up_proj": ("gate_proj", "up_proj"),
-        "experts": ("experts.0.gate_proj", "experts.0.up_proj", "experts.0.down_proj"),
-    }
+    packed_modules_mapping = DENSE_PARTS | EXPERT_PARTS
     name_mapping = NameMapping(
-        stacked={
-            "q_proj": ("qkv_proj", "q"),
-            "k_proj": ("qkv_proj", "k"),
-            "v_proj": ("qkv_proj", "v"),
-            "gate_proj": ("gate_up_proj", 0),
-            "up_proj": ("gate_up_proj", 1),
-            # Stored apart by converters that unpack them; in_proj_qkvz and in_proj_ba as published are whole.
-            "in_proj_qkv": ("in_proj_qkvz", (0, 1, 2)),
-            "in_proj_z": ("in_proj_qkvz", 3),
-            "in_proj_b": ("in_proj_ba", 0),
-            "in_proj_a": ("in_proj_ba", 1),
-        },
+        # Parts are stored by converters that unpack them; in_proj_qkvz and in_proj_ba as published are whole.
+        stacked=DENSE_STACKED | DELTA_NET_STACKED,
         ignored_prefixes=("mtp.",),  # multi-token prediction is a draft model of its own
     )
-
-    def __init__(self, model_config: ModelConfig, build: Build) -> None:
-        super().__init__(Qwen3NextConfig.from_model_config(model_config), build)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> LoadReport:
         """Fill this rank's parameters from (name on disk, tensor) pairs."""

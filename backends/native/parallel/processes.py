@@ -22,13 +22,19 @@ def world_size() -> int:
 
 @contextmanager
 def joined_processes() -> Iterator[None]:
-    """Make this thread the rank that torchrun gave the process, for the length of the block."""
-    dist.init_process_group("gloo")
+    """Make this thread the rank that torchrun gave the process, for the length of the block.
+
+    A process that is in a group already stays in it: one made after another finds the addresses of the first.
+    """
+    is_ours = not dist.is_initialized()
+    if is_ours:
+        dist.init_process_group("gloo")
     try:
         with joined(Membership(dist.get_rank(), dist.get_world_size(), _meet)):
             yield
     finally:
-        dist.destroy_process_group()
+        if is_ours:
+            dist.destroy_process_group()
 
 
 def _meet(rank: int, what: str, value: Any, combine: Callable[[Sequence[Any]], Sequence[Any]]) -> Any:
