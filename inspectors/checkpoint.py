@@ -27,13 +27,18 @@ class CheckpointInspector:
     tracepoints: Sequence[Tracepoint] = ()
 
     def start(self, probe: Probe) -> None:
-        """Nothing to prepare."""
+        """Forget what an earlier probe has listed."""
+        del probe
+        self._listed: set[str] = set()
 
     def enter(self, call: Call) -> None:
         """The headers are listed before the engine reads them, so that a broken checkpoint is listed too."""
-        if call.tracepoint.shows != "checkpoint.opened":
-            return
-        folder = Path(str(call.get("path", "")))
+        if call.tracepoint.shows == "checkpoint.opened" and call.get("path") is not None:
+            self._list(call, str(call.get("path")))
+
+    def _list(self, call: Call, path: str) -> None:
+        folder = Path(path)
+        self._listed.add(path)
         files = sorted(folder.glob("*.safetensors"))
         recorder = call.probe.recorder
         if files:
@@ -49,6 +54,10 @@ class CheckpointInspector:
 
     def leave(self, call: Call) -> None:
         """A tensor was read; one read serves every rank of the process, so it belongs to none."""
+        if call.tracepoint.shows == "checkpoint.opened":
+            folder = str(call.get("folder", "") or "")  # known only now where the path was a name to download
+            if folder and folder not in self._listed:
+                self._list(call, folder)
         if call.tracepoint.shows == "tensor.read":
             tensor = call.get("tensor")
             body = TensorRead(

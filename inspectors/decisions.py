@@ -24,7 +24,8 @@ class DecisionsInspector:
 
     def enter(self, call: Call) -> None:
         """Name the module, should the decision fail."""
-        call.facts["module"] = str(call.get("module", ""))
+        call.facts["module"] = module = str(call.get("module", ""))
+        call.probe.layers.note(call.get("layer"), module)
 
     def leave(self, call: Call) -> None:
         """Record what was decided."""

@@ -1,4 +1,4 @@
-"""Kernels: every operator and every Triton launch of a forward pass, with its module, shapes and duration."""
+"""Kernels: every operator, Triton launch and quantized layer of a forward pass, with module, shapes and duration."""
 
 from __future__ import annotations
 
@@ -136,6 +136,8 @@ class KernelsInspector:
     # --- Triton
 
     def _launch(self, call: Call) -> KernelLaunched:
+        if "method" in call.tracepoint.arguments:
+            return self._application(call, call.get("method"), call.get("layer"))
         kernel = call.get("kernel")
         names = list(getattr(kernel, "arg_names", ()))
         given = dict(zip(names, call.args[1:], strict=False))
@@ -153,6 +155,13 @@ class KernelsInspector:
                 :_MAX_OPTION_CHARACTERS
             ],
         )
+
+    def _application(self, call: Call, method: Any, layer: Any) -> KernelLaunched:
+        """A quantization method's `apply`: what an engine launches for a layer begins here."""
+        given = [value for value in (*call.args, *call.kwargs.values()) if value is not method and value is not layer]
+        name = f"{type_name(method)}.apply"
+        module = self._probe.layers.of(layer) or self._module()
+        return KernelLaunched(name=name, launcher="method", module=module, shapes=_tensors(given))
 
     # --- module names
 

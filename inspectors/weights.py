@@ -98,7 +98,8 @@ class WeightsInspector:
         if call.tracepoint.shows == "loader.called":
             self._loaded(call, "raised")
         elif call.tracepoint.shows == "model.loaded":
-            self._recorder.point(_model_loaded(call), call.rank)  # an engine that refuses an incomplete model
+            if call.get("model") is not None:  # an engine that refuses an incomplete model
+                self._recorder.point(_model_loaded(call), call.rank)
         elif call.tracepoint.shows == "weights.mapped":
             self._mapped(call)
         elif self in call.kept:
@@ -107,7 +108,7 @@ class WeightsInspector:
     # --- creation and processing
 
     def _creating(self, call: Call) -> None:
-        call.facts["module"] = module = str(call.get("module", ""))
+        call.facts["module"] = module = self._module_of(call)
         sizes = call.get("output_partition_sizes") or ()
         body = WeightsCreated(
             module=module,
@@ -120,9 +121,12 @@ class WeightsInspector:
         call.kept[self] = self._recorder.begin(body, call.rank)
 
     def _processing(self, call: Call) -> None:
-        call.facts["module"] = module = str(call.get("module", ""))
+        call.facts["module"] = module = self._module_of(call)
         body = WeightsProcessed(module=module, method=type_name(call.get("method")), where=call.where)
         call.kept[self] = self._recorder.begin(body, call.rank)
+
+    def _module_of(self, call: Call) -> str:
+        return str(call.get("module", "") or self._probe.layers.of(call.get("layer")))
 
     # --- load_weights
 
@@ -132,11 +136,13 @@ class WeightsInspector:
         if self._state.maps > 1:
             return  # a model that hands over to the load_weights of its parts
         model = call.get("model")
+        built_as = self._probe.layers.note_model(model)
         parameters = list(_parameters(model))
         call.kept[self] = self._recorder.begin(WeightsMapped(type_name(model), len(parameters)), call.rank)
         for name, parameter in parameters:
             known = self._parameters.register(name, parameter)
-            self._recorder.point(_registered(known, parameter), call.rank)
+            body = _registered(known, parameter, built_as.get(name.rpartition(".")[0], ""))
+            self._recorder.point(body, call.rank)
 
     def _mapped(self, call: Call) -> None:
         if call.kept.pop("is_counted", False):
@@ -257,7 +263,7 @@ def _parameters(model: Any) -> Iterator[tuple[str, Any]]:
     return chain(named() if named else (), held)
 
 
-def _registered(known: KnownParameter, parameter: Any) -> ParameterRegistered:
+def _registered(known: KnownParameter, parameter: Any, built_as: str = "") -> ParameterRegistered:
     return ParameterRegistered(
         parameter=known.name,
         parameter_class=known.parameter_class,
@@ -266,6 +272,7 @@ def _registered(known: KnownParameter, parameter: Any) -> ParameterRegistered:
         size_bytes=size_bytes(parameter),
         loader=known.loader,
         where=known.where,
+        built_as=built_as,
     )
 
 
@@ -287,7 +294,8 @@ def _model_loaded(call: Call) -> ModelLoaded:
     count = call.get("parameters")
     count = len(list(_parameters(call.get("model")))) if count is None else int(count)
     filled, used = (tuple(str(name) for name in call.get(key) or ()) for key in ("never_filled", "never_used"))
-    return ModelLoaded(parameters=count, never_filled=filled, never_used=used)
+    has_report = "never_filled" in call.tracepoint.arguments
+    return ModelLoaded(parameters=count, never_filled=filled, never_used=used, has_report=has_report)
 
 
 INSPECTOR = WeightsInspector()

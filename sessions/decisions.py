@@ -145,19 +145,28 @@ class _Context:
         return dtypes[0] if dtypes else self.stored or "quantized"
 
 
+def built_names(session: Session) -> Mapping[str, str]:
+    """The name under which a module was built and decided on, by the model's name for it, where they differ."""
+    rows = session.rows("parameter.registered", ("parameter", "built_as"))
+    return {(row[6] or "").rpartition(".")[0]: row[7] for row in rows if row[7]}
+
+
 def _used_by_module(session: Session) -> Mapping[str, set[str]]:
     out: dict[str, set[str]] = defaultdict(set)
+    names = built_names(session)
     for (_, parameter), calls in ledger(session).calls.items():
-        out[parameter.rpartition(".")[0]].update(call.checkpoint_name for call in calls)
+        module = parameter.rpartition(".")[0]
+        out[names.get(module, module)].update(call.checkpoint_name for call in calls)
     return out
 
 
 def _built_dtypes(session: Session) -> Mapping[tuple[str, int], set[str]]:
     out: dict[tuple[str, int], set[str]] = defaultdict(set)
+    names = built_names(session)
     for view in parameters(session):
         leaf = view.name.rpartition(".")[2]
         if "weight" in leaf and not any(word in leaf for word in ("scale", "zero", "offset", "shape", "bias")):
-            out[view.module, view.rank].add(view.dtype)
+            out[names.get(view.module, view.module), view.rank].add(view.dtype)
     return out
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import site
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -16,21 +19,53 @@ ARM_AND_RUN = (
     "name = sys.argv.pop(1); runpy.run_module(name, run_name='__main__', alter_sys=True)"
 )
 
+_ASK_PTH = (
+    "import os, site, sys; folders = [*site.getsitepackages(), site.getusersitepackages()]; "
+    "print(any(os.path.isfile(os.path.join(folder, sys.argv[1])) for folder in folders))"
+)
 
-def environment(session: Path, level: str) -> dict[str, str]:
-    """The variables that arm the probe in a host and in all its children."""
+
+def environment(session: Path, level: str, command: tuple[str, ...] = ()) -> dict[str, str]:
+    """The variables that arm the probe in a host and in all its children. Raises OSError.
+
+    A `command` of another environment that arms itself is shown our packages that enter hosts, and no others.
+    """
     variables = {"LOADSCOPE_SESSION": str(session), "LOADSCOPE_LEVEL": level}
-    if not is_installed():
-        # A checkout is importable from wherever it was started; its host must find it from any folder.
-        before = os.environ.get("PYTHONPATH", "")
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
+    # A checkout is importable from wherever it was started; its host must find it from any folder.
+    door = str(ROOT) if not is_installed() else _door(session) if ARM_AND_RUN in command else ""
+    if door:
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [door, os.environ.get("PYTHONPATH", "")]))
     return variables
+
+
+def is_foreign(python: str) -> bool:
+    """Whether a command's first word is another Python than the one that runs the workbench."""
+    return Path(python).absolute() != Path(sys.executable).absolute()
+
+
+def _door(session: Path) -> str:
+    """A folder that holds only what enters a host: site-packages as a whole would bring our torch into it."""
+    folder = session / "door"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("inspectors", "backends"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    return str(folder)
 
 
 def pth_file() -> Path | None:
     """The loadscope.pth that this interpreter reads at its start, None without one."""
     folders = [*site.getsitepackages(), site.getusersitepackages()]
     return next((path for folder in folders if (path := Path(folder) / PTH_NAME).is_file()), None)
+
+
+def arms(command: str) -> bool:
+    """Whether a command's Python reads a loadscope.pth; of a command that is no Python, ours is asked."""
+    found = shutil.which(command)
+    if found is None or not Path(command).name.startswith("python") or not is_foreign(found):
+        return pth_file() is not None
+    done = subprocess.run([found, "-c", _ASK_PTH, PTH_NAME], capture_output=True, text=True, check=False)
+    return done.stdout.strip() == "True"
 
 
 def is_installed() -> bool:
@@ -42,6 +77,8 @@ def armed(command: tuple[str, ...]) -> tuple[str, ...]:
     """An engine's command `python -m MODULE …` so that it arms itself where no loadscope.pth does it."""
     if command[1:2] != ("-m",):
         return command
+    if is_foreign(command[0]):
+        return (command[0], "-c", ARM_AND_RUN, *command[2:])
     if is_installed():
         # `-m` puts the current folder first: in a checkout it would hide the installed packages from the host.
         return (command[0], "-I", *command[1:])

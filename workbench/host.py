@@ -42,7 +42,8 @@ class Host:
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Write the manifest and start the host; raises UserError (exit 4) when its command cannot be run."""
         self._write_manifest(Outcome(state="running"))
-        env = {**os.environ, **(environment or {}), **arming.environment(self.folder, self.manifest.level)}
+        armed = arming.environment(self.folder, self.manifest.level, self.manifest.command)
+        env = {**os.environ, **(environment or {}), **armed}
         self._started_s = time.monotonic()
         try:
             self._process = subprocess.Popen(

@@ -12,7 +12,7 @@ from pathlib import Path
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
 from sessions.manifest import Manifest
-from workbench import arming, places, planted, plugins
+from workbench import arming, hostpython, places, planted, plugins
 from workbench.errors import UserError
 from workbench.host import Host
 from workbench.preflight.config import ModelFacts
@@ -41,6 +41,7 @@ class Watch:
 class Load:
     """One load that an engine is asked for; `extra` are words of the engine's own command line.
 
+    `python` is the interpreter of the engine's environment, empty for this one; `rank` is "all" or one rank's number.
     `planted` names the scenario whose defect the engine shall have, "" for none.
     """
 
@@ -51,6 +52,8 @@ class Load:
     prompt_ids: tuple[int, ...] = PROMPT_IDS
     max_new_tokens: int = NEW_TOKENS
     extra: tuple[str, ...] = ()
+    python: str = ""
+    rank: str = "all"
     environment: Mapping[str, str] = field(default_factory=dict)
     planted: str = ""
 
@@ -66,6 +69,8 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
         prompt_ids=load.prompt_ids,
         max_new_tokens=load.max_new_tokens,
         extra=load.extra,
+        python=load.python,
+        rank=load.rank,
     )
     argv = engine.command(launch)
     command = planted.command(argv, load.planted) if load.planted else argv
@@ -77,7 +82,7 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
             manifest,
             command=arming.armed(command),
             engine=engine.name,
-            engine_version=version_of(engine.distribution),
+            engine_version=_version(load, engine),
             device=load.device,
             tp=load.tp,
             model=str(load.model),
@@ -107,6 +112,10 @@ def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: W
     folder = places.new_session_folder(watch.verb, name, watch.output)
     manifest = dataclasses.replace(_manifest(watch, folder, engines), command=command, name=name)
     return Host(folder, manifest, echoes_log=watch.echoes_log)
+
+
+def _version(load: Load, engine: Engine) -> str:
+    return hostpython.installed(load.python, engine).version if load.python else version_of(engine.distribution)
 
 
 def engine_named(name: str) -> Engine:

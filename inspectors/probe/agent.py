@@ -18,6 +18,7 @@ from inspectors.probe.failures import error_name, stage_failed
 from inspectors.probe.gate import Gate
 from inspectors.probe.imports import ImportHooks
 from inspectors.probe.inspector import Inspector
+from inspectors.probe.layers import LayerNames
 from inspectors.probe.patch import Site, UnresolvedError
 from inspectors.probe.recorder import Recorder
 from inspectors.probe.settings import Settings
@@ -67,6 +68,8 @@ class Probe:
         self.recorder = Recorder(settings.folder, settings.level, settings.max_events)
         self.engines = settings.load_engines()
         self.inspectors: list[Inspector] = []
+        self.layers = LayerNames()
+        self._versions: dict[str, str] = {}
         self.gate = Gate(self.recorder, settings)
         self._routes: dict[str, tuple[Inspector, ...]] = {}
         self._state = _ThreadState()
@@ -112,6 +115,7 @@ class Probe:
     def _engine_found(self, engine: Engine, module: ModuleType) -> None:
         version = str(getattr(module, "__version__", "")) or _version(engine.distribution)
         file = str(getattr(module, "__file__", None) or "")
+        self._versions[engine.name] = version
         self.recorder.point(EngineFound(engine=engine.name, version=version, module_file=file))
         self.gate.serve()
 
@@ -122,12 +126,19 @@ class Probe:
             self._missing(site, str(error))
 
     def _missing(self, site: Site, reason: str) -> None:
-        if not site.is_reported:
+        point = site.tracepoint
+        if not site.is_reported and point.is_expected(self._version_of(site.engine_name)):
             site.is_reported = True
-            point = site.tracepoint
             self.recorder.point(
                 TracepointMissing(engine=site.engine_name, target=point.target, wanted_stage=point.stage, reason=reason)
             )
+
+    def _version_of(self, engine_name: str) -> str:
+        """An engine's parts are imported before the engine itself has run and said its version."""
+        for engine in self.engines:
+            if engine.name == engine_name and engine_name not in self._versions:
+                self._versions[engine_name] = _version(engine.distribution)
+        return self._versions.get(engine_name, "")
 
     def _report_modules_never_seen(self) -> None:
         for site in self._sites:

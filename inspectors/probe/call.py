@@ -8,7 +8,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from inspectors.probe.events import NO_RANK
-from inspectors.probe.tracepoint import Tracepoint
+from inspectors.probe.tracepoint import Computed, Tracepoint
 
 if TYPE_CHECKING:
     from inspectors.probe.agent import Probe
@@ -20,7 +20,7 @@ _RESULT, _LOCAL, _PARAMETER = "result", "local", "parameter"
 class Binding:
     """Where an engine function's values are found, by the inspectors' names; made once per wrapped function."""
 
-    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, str]) -> None:
+    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, str | Computed]) -> None:
         while hasattr(function, "__wrapped__"):
             function = function.__wrapped__  # decorated, by the engine or by us: the names are those of the innermost
         self.function, self.code = function, code_of(function)
@@ -28,8 +28,14 @@ class Binding:
         self._defaults: dict[str, Any] = {}
         if self.code is not None:
             self._read_code(self.code, function)
-        self._sources = {name: _parse(source) for name, source in arguments.items()}
-        self.wants_locals = any(kind == _LOCAL for kind, _, _ in self._sources.values()) and self.code is not None
+        self._sources = {name: _parse(source) for name, source in arguments.items() if isinstance(source, str)}
+        self._computed = {
+            name: (source.function, tuple(_parse(place) for place in source.places))
+            for name, source in arguments.items()
+            if isinstance(source, Computed)
+        }
+        read = [*self._sources.values(), *(place for _, places in self._computed.values() for place in places)]
+        self.wants_locals = any(kind == _LOCAL for kind, _, _ in read) and self.code is not None
 
     def _read_code(self, code: CodeType, function: Any) -> None:
         positional = code.co_varnames[: code.co_argcount]
@@ -40,7 +46,14 @@ class Binding:
 
     def value(self, call: Call, name: str) -> Any:
         """The value under an inspector's name, `_MISSING` when this call has none."""
-        kind, key, attributes = self._sources.get(name) or (_PARAMETER, name, ())
+        if name in self._computed:
+            function, places = self._computed[name]
+            found = (self._read(call, place) for place in places)
+            return function(*(None if one is _MISSING else one for one in found))
+        return self._read(call, self._sources.get(name) or (_PARAMETER, name, ()))
+
+    def _read(self, call: Call, place: tuple[str, str, tuple[str, ...]]) -> Any:
+        kind, key, attributes = place
         if kind == _RESULT:
             value = call.result
         elif kind == _LOCAL:

@@ -182,7 +182,7 @@ class WeightsCreated(Body):
 
 @dataclass(frozen=True)
 class ParameterRegistered(Body):
-    """One parameter of the built model, seen before anything was loaded; shape is this rank's."""
+    """One parameter before the load; shape is this rank's, `built_as` its module's name when built, if another."""
 
     kind: ClassVar[str] = "parameter.registered"
     stage: ClassVar[str] = "weights.create"
@@ -193,6 +193,7 @@ class ParameterRegistered(Body):
     size_bytes: int = 0
     loader: str = ""
     where: str = ""
+    built_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,10 +208,7 @@ class WeightsMapped(Body):
 
 @dataclass(frozen=True)
 class LoaderCalled(Body):
-    """One call of a parameter's weight_loader (span). `shard_id` is its repr, "" when the caller gave none.
-
-    `outcome` is "returned", "raised" or, while the call runs, "".
-    """
+    """A weight_loader's call (span). `shard_id`: its repr or "". `outcome`: "returned", "raised", "" while it runs."""
 
     kind: ClassVar[str] = "loader.called"
     stage: ClassVar[str] = "weight.load"
@@ -292,13 +290,14 @@ class WeightsProcessed(Body):
 
 @dataclass(frozen=True)
 class ModelLoaded(Body):
-    """A rank's model is ready; what the engine itself says was never filled and never used."""
+    """A rank's model is ready; what the engine says was never filled and never used, if it says so (`has_report`)."""
 
     kind: ClassVar[str] = "model.loaded"
     stage: ClassVar[str] = "model.ready"
     parameters: int = 0
     never_filled: tuple[str, ...] = ()
     never_used: tuple[str, ...] = ()
+    has_report: bool = True
 
 
 @dataclass(frozen=True)
@@ -314,7 +313,7 @@ class ForwardRan(Body):
 
 @dataclass(frozen=True)
 class KernelLaunched(Body):
-    """One op or Triton launch in a forward pass (span). `launcher` is "aten", "custom" or "triton".
+    """One op or Triton launch in a forward pass (span). `launcher` is "aten", "custom", "triton" or "method".
 
     `shapes` are the tensor arguments as "dtype[a,b]", `outputs` likewise; `grid` is empty unless Triton.
     """

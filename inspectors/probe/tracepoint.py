@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A value that an engine does not keep as such: `function` of the values at `places`, None for a missing one."""
+
+    function: Callable[..., Any]
+    places: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -16,18 +26,32 @@ class Tracepoint:
     `shows` is the event kind it leads to (several kinds can share a stage).
     `arguments` maps the inspectors' names for the call's values (listed in inspectors/README.md) to the engine's:
     a parameter of the function, "local:NAME" for a local variable at return, or "result"; ".NAME" and ".0" after it
-    follow attributes and items. A name that is not mapped is looked for under itself.
+    follow attributes and items, or a `Computed` of several of these. A name that is not mapped is looked for under
+    itself.
+    `since` and `before` bound the engine's versions which have the function: "0.5.11" means from that version on, and
+    up to it; outside of them nobody misses it.
     """
 
     stage: str
     shows: str
     target: str
-    arguments: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str | Computed] = field(default_factory=dict)
+    since: str = ""
+    before: str = ""
+
+    def is_expected(self, version: str) -> bool:
+        """Whether an engine of this version has the function; True for a version that says nothing."""
+        is_new_enough = not self.since or not version or version_key(version) >= version_key(self.since)
+        is_old_enough = not self.before or not version or version_key(version) < version_key(self.before)
+        return is_new_enough and is_old_enough
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What the workbench asks an engine to do with one checkpoint; the adapter turns it into a command."""
+    """What the workbench asks an engine to do with one checkpoint; the adapter turns it into a command.
+
+    `python` is the interpreter of the engine's own environment, empty for the workbench's; `rank` is "all" or a number.
+    """
 
     model: str
     tp: int = 1
@@ -35,6 +59,8 @@ class Launch:
     prompt_ids: tuple[int, ...] = ()
     max_new_tokens: int = 0
     extra: tuple[str, ...] = ()
+    python: str = ""
+    rank: str = "all"
 
 
 @dataclass(frozen=True)
@@ -55,3 +81,16 @@ class Engine:
     command: Callable[[Launch], tuple[str, ...]]
     unwinding: tuple[str, ...] = ()
     is_embedded: bool = False
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """`0.5.10.post1` → (0, 5, 10): the leading numbers, enough to tell which functions an engine has."""
+    numbers: list[int] = []
+    for part in version.split("."):
+        digits = re.match(r"\d+", part)
+        if digits is None:
+            break
+        numbers.append(int(digits.group()))
+        if digits.group() != part:
+            break
+    return tuple(numbers)

@@ -6,7 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from inspectors.probe.events import ForwardRan, InspectorFaulted, KernelLaunched, LoaderCalled, StageFailed
+from inspectors.probe.events import (
+    CheckpointOpened,
+    ForwardRan,
+    InspectorFaulted,
+    KernelLaunched,
+    LoaderCalled,
+    MethodSelected,
+    ModelLoaded,
+    ParameterRegistered,
+    SkipDecided,
+    StageFailed,
+    TensorListed,
+    WeightsProcessed,
+)
 from inspectors.probe.recorder import Recorder
 from sessions.manifest import Manifest, Outcome
 from sessions.session import Session
@@ -239,3 +252,69 @@ def test_only_a_single_scale_that_was_cut_is_told_as_such(tmp_path, changes, mes
     found = recorded(tmp_path, Outcome("failed", 1), scale_of_one_element(**changes), failed)
     assert ("scale/split" in [one.class_ for one in found]) is is_split
     assert [one.class_ for one in found if one.root][:1] == ["scale/split" if is_split else "host/failed"]
+
+
+def silent_load(has_report):
+    return (
+        ParameterRegistered("visual.proj.weight", "Parameter", "bfloat16", (4, 4), 32),
+        ParameterRegistered("visual.norm.weight", "Parameter", "bfloat16", (4,), 8),
+        ParameterRegistered("model.layers.0.attn.k_scale", "Parameter", "float32", (1,), 4),
+        ParameterRegistered("model.layers.1.mlp.weight", "Parameter", "bfloat16", (4,), 8),
+        LoaderCalled(
+            checkpoint_name="m", parameter="model.layers.1.mlp.weight", parameter_shape=(4,), outcome="returned"
+        ),
+        WeightsProcessed(module="model.layers.0.attn"),
+        ModelLoaded(4, has_report=has_report),
+    )
+
+
+def test_an_engine_that_does_not_say_what_it_left_alone_gets_one_warning_for_each_part(tmp_path):
+    (found,) = recorded(tmp_path, Outcome("ok", 0), *silent_load(has_report=False))
+    assert (found.class_, found.severity, found.parameter) == ("parameter/never-filled", "warning", None)
+    assert found.title == "no loader call filled 2 parameters of visual"
+    assert "visual.proj.weight, visual.norm.weight" in found.sentence
+
+
+def test_an_engine_that_says_so_is_believed(tmp_path):
+    assert recorded(tmp_path, Outcome("ok", 0), *silent_load(has_report=True)) == ()
+
+
+DECLARED = '{"quant_method": "fp8", "modules_to_not_convert": ["lm_head", "gone"]}'
+
+
+def test_an_entry_that_the_engine_added_to_the_list_is_not_stale(tmp_path):
+    (found,) = recorded(
+        tmp_path, Outcome("ok", 0), CheckpointOpened(quantization_config=DECLARED),
+        TensorListed("lm_head.weight", "BF16", (4, 4)), ParameterRegistered("lm_head.weight", shape=(4, 4)),
+        SkipDecided("lm_head", is_skipped=True, matched_entry=0, ignored=("lm_head", "model.lm_head", "gone")),
+        LoaderCalled(checkpoint_name="lm_head.weight", parameter="lm_head.weight", outcome="returned"), ModelLoaded(1),
+    )  # fmt: skip
+    assert (found.class_, found.title) == ("skip-decision/stale-entry", "1 list entry matches no module")
+    assert "gone (entry 2)" in found.sentence
+
+
+def test_a_failure_follows_from_the_decision_on_its_module_whatever_the_model_calls_it(tmp_path):
+    built, called = "language_model.layers.0.q", "layers.0.q"
+    failed = StageFailed(
+        "ValueError", "no", "f:1", ("f:1 load",), called, f"{called}.weight", "q.weight", 0, "weight.load"
+    )
+    root, follow_on = recorded(
+        tmp_path, Outcome("failed", 1), CheckpointOpened(quant_method="fp8", quantization_config=DECLARED),
+        TensorListed(f"{built}.weight", "BF16", (4, 4)),
+        SkipDecided(built, is_skipped=False, ignored=("lm_head",), tried=(built,)),
+        MethodSelected(built, "Linear", "Fp8Config", "Fp8LinearMethod"),
+        ParameterRegistered(f"{called}.weight", dtype="float8_e4m3fn", shape=(4, 4), built_as=built), failed,
+    )[:2]  # fmt: skip
+    assert (root.class_, root.module) == ("precision/contradiction", built)
+    assert (follow_on.class_, follow_on.module, follow_on.root) == ("host/failed", called, False)
+
+
+def test_a_parameter_whose_blocks_are_held_aside_is_not_called_empty(tmp_path):
+    held = LoaderCalled(
+        checkpoint_name="q.qweight",
+        parameter="q.qweight",
+        parameter_class="GGUFUninitializedParameter",
+        outcome="returned",
+    )
+    registered = ParameterRegistered("q.qweight", "GGUFUninitializedParameter")
+    assert recorded(tmp_path, Outcome("ok", 0), registered, held, ModelLoaded(1, has_report=False)) == ()

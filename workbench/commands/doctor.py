@@ -16,7 +16,8 @@ from typing import Any
 from workbench import arguments, arming, capabilitytext, launching, places, plugins
 from workbench.cli import distribution_version
 from workbench.command import Command
-from workbench.errors import CLEAN, INCOMPLETE
+from workbench.errors import CLEAN, INCOMPLETE, UserError
+from workbench.surveytext import tell_tracepoints
 
 OLDEST_SQLITE = (3, 24)
 ASKED = "workbench.capabilities"
@@ -34,10 +35,18 @@ class Check:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--engine", metavar="NAME", help="say which tracepoints of this engine can be set")
+    parser.add_argument(
+        "--python", metavar="PATH", help="the Python of the engine's own environment (default: this one)"
+    )
     arguments.add_json(parser)
 
 
 def _run(args: Namespace) -> int:
+    if args.python and not args.engine:
+        raise UserError("--python names an environment, but no engine to look for in it", "add --engine NAME")
+    if args.engine:
+        return tell_tracepoints(args.engine, args.python or sys.executable, as_json=args.json)
     found, refused = _capabilities()
     checks = [*_own_checks(), *_engine_checks(), *([refused] if refused else [])]
     is_complete = all(check.is_ok for check in checks)
@@ -128,7 +137,7 @@ def _engine_checks() -> list[Check]:
 
 COMMAND = Command(
     summary="say what works in this Python and what is missing",
-    examples=("loadscope doctor", "loadscope doctor --json"),
+    examples=("loadscope doctor", "loadscope doctor --json", "loadscope doctor --engine NAME --python env/bin/python"),
     add_arguments=_add_arguments,
     run=_run,
 )

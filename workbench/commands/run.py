@@ -31,10 +31,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _run(args: Namespace) -> int:
     if not args.host_command:
         raise UserError("no command was given", "loadscope run -- python serve.py")
-    if arming.pth_file() is None:
+    python = args.host_command[0]
+    if not arming.arms(python):
         raise UserError(
-            f"this Python has no {arming.PTH_NAME}, so a command cannot be armed from this checkout",
-            "pip install . (loadscope trace works without)",
+            f"the Python of {python} has no {arming.PTH_NAME}, so the command cannot be armed",
+            "pip install --no-deps loadscope, in the environment of the command (loadscope trace works without)",
             INCOMPLETE,
         )
     args.verbose = args.verbose or not args.quiet

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from inspectors.probe.events import StageFailed, TensorListed
 from sessions.checkpoint import Consumption, consumption, header
-from sessions.decisions import DecisionView, decisions
+from sessions.decisions import DecisionView, built_names, decisions
 from sessions.event import Event
 from sessions.manifest import Outcome
 from sessions.parameters import ParameterView, parameters
@@ -93,7 +94,36 @@ class Case:
 
     def failure_of(self, module: str) -> tuple[Event, StageFailed] | None:
         """The first failure inside a module."""
-        return next(((e, b) for e, b in self.failures if is_inside(b.module, module)), None)
+        return next(((e, b) for e, b in self.failures if is_inside(self.built_name(b.module), module)), None)
+
+    def built_name(self, module: str) -> str:
+        """The name under which a module was built and decided on; the model may call it otherwise."""
+        return self._built_names.get(module, module)
+
+    @cached_property
+    def _built_names(self) -> Mapping[str, str]:
+        return built_names(self.session)
+
+    @cached_property
+    def declared_strings(self) -> frozenset[str]:
+        """All texts of the checkpoint's own quantization config, such as the entries of its ignore list."""
+        rows = self.session.rows("checkpoint.opened", ("quantization_config",))
+        return frozenset(text for row in rows for text in _texts(_parsed(row[6])))
+
+
+def _parsed(text: str | None) -> object:
+    try:
+        return json.loads(text or "null")
+    except ValueError:
+        return None
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def is_inside(name: str, module: str) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from inspectors.probe.events import ModelLoaded
+from sessions.modules import is_companion
 from sessions.parameters import ParameterView
-from workbench.diagnosis.case import Case
+from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
+
+MOST_NAMED = 3
 
 
 def _judge(case: Case) -> Iterator[Finding]:
@@ -15,9 +18,12 @@ def _judge(case: Case) -> Iterator[Finding]:
         yield from _left_undone(case)
         return
     told = _told_by_engine(case)
-    reported = {row[5] for row in case.session.rows("model.loaded", ())}
+    rows = case.session.rows("model.loaded", ("has_report",))
+    reported = {row[5]: row[6] is None or bool(row[6]) for row in rows}
+    silent = {rank for rank, has_report in reported.items() if not has_report}
+    yield from _without_a_call(case, silent)
     for view in case.parameters:
-        if not view.is_final:
+        if not view.is_final or (view.rank in silent and not view.loader_calls) or _is_held_aside(view):
             continue
         is_told = (view.rank, view.name) in told
         missing = view.coverage.never_written
@@ -25,6 +31,40 @@ def _judge(case: Case) -> Iterator[Finding]:
         is_seen = bool(missing) and (bool(view.loader_calls) or view.rank not in reported)
         if is_told or is_seen:
             yield _finding(case, view, missing, told.get((view.rank, view.name)))
+
+
+def _is_held_aside(view: ParameterView) -> bool:
+    """A parameter that had no shape, and whose loaders wrote nothing: they keep the blocks until post-processing."""
+    return bool(view.loader_calls) and not view.writes and not view.shape and "Uninitialized" in view.parameter_class
+
+
+def _without_a_call(case: Case, ranks: set[int]) -> Iterator[Finding]:
+    """Parameters that no loader call filled, on ranks whose engine does not say whether that is meant."""
+    processed = {row[6] for row in case.session.rows("weights.processed", ("module",))}
+    groups: dict[str, list[ParameterView]] = {}
+    for view in case.parameters:
+        is_set_later = view.module in processed and is_companion(leaf(view.name))
+        if view.rank in ranks and view.is_final and not view.loader_calls and not is_set_later:
+            part = next((part for part in view.name.split(".") if part != "model"), view.name)
+            groups.setdefault(part, []).append(view)
+    for part, views in groups.items():
+        named = ", ".join(dict.fromkeys(view.name for view in views[:MOST_NAMED]))
+        names = {view.name for view in views}
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        yield Finding(
+            class_=RULE.class_,
+            severity="warning",
+            title=f"no loader call filled {len(names)} parameter{'s' if len(names) > 1 else ''} of {part}",
+            sentence=(
+                f"The engine gave these no checkpoint tensor and says nothing of it: {named}{more}. They hold what "
+                "they were made with."
+            ),
+            remedy="See whether the checkpoint has tensors for them under another name, or whether they are unused.",
+            module=views[0].module,
+            parameter=views[0].name if len(names) == 1 else None,
+            rank=views[0].rank if len({view.rank for view in views}) == 1 else None,
+            evidence=(case.evidence(views[0].position, "parameter", views[0].name),),
+        )
 
 
 def _told_by_engine(case: Case) -> dict[tuple[int, str], int]:

@@ -17,8 +17,14 @@ def _judge(case: Case) -> Iterator[Finding]:
     if not case.is_whole or not lists:
         return
     known = _known_names(case)
+    # engines add spellings of their own to the list that the checkpoint declares
+    declared = case.declared_strings if any(e in case.declared_strings for es in lists for e in es) else frozenset()
     for entries, decision in lists.items():
-        stale = [(n, entry) for n, entry in enumerate(entries) if not _names_something(entry, known)]
+        stale = [
+            (n, entry)
+            for n, entry in enumerate(entries)
+            if not _names_something(entry, known) and (not declared or entry in declared)
+        ]
         if not stale:
             continue
         named = ", ".join(f"{entry} (entry {n})" for n, entry in stale[:MOST_NAMED])

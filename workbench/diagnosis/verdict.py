@@ -35,7 +35,7 @@ def _file_names() -> list[str]:
 def judged(case: Case, by: tuple[Rule, ...]) -> tuple[Finding, ...]:
     """The findings of these rules, merged, linked, ordered and numbered."""
     merged = [(rule, finding) for rule in by for finding in _merged(rule.judge(case))]
-    causes = {n: _causes(rule, finding, merged) for n, (rule, finding) in enumerate(merged)}
+    causes = {n: _causes(case, rule, finding, merged) for n, (rule, finding) in enumerate(merged)}
     parents = {n: c[0] for n, c in causes.items() if c}
     ordered = _ordered([finding for _, finding in merged], parents)
     ids = {n: f"F{place}" for place, n in enumerate(ordered, 1)}
@@ -62,16 +62,16 @@ def _joined(group: list[Finding]) -> Finding:
     return replace(group[0], seen=sum(f.seen for f in group), modules=modules, rank=rank)
 
 
-def _causes(rule: Rule, finding: Finding, merged: list[tuple[Rule, Finding]]) -> list[int]:
-    out = []
+def _causes(case: Case, rule: Rule, finding: Finding, merged: list[tuple[Rule, Finding]]) -> list[int]:
+    out, here = [], {case.built_name(module) for module in finding.modules}
     for n, (_, other) in enumerate(merged):
         if other is finding:
             continue
-        is_same_place = bool(set(other.modules) & set(finding.modules))
+        is_same_place = any(case.built_name(module) in here for module in other.modules)
         if other.class_ in rule.follows_anywhere or (other.class_ in rule.follows and is_same_place):
             out.append(n)
     # the nearest cause is the one on the same module; among those the first rule's
-    return sorted(out, key=lambda n: not set(merged[n][1].modules) & set(finding.modules))
+    return sorted(out, key=lambda n: not any(case.built_name(module) in here for module in merged[n][1].modules))
 
 
 def _ordered(found: list[Finding], parents: dict[int, int]) -> list[int]:
