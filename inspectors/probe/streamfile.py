@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+_PAGE_BYTES = 8192
+"""The tables of all kinds are described on the first page then: a file that was cut off still says what it holds."""
+
 _LAYOUT = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE text(id INTEGER PRIMARY KEY, value TEXT);
@@ -107,6 +110,7 @@ class StreamFile:
         draft = path.with_suffix(".part")
         stream = cls(draft)
         try:
+            stream._db.execute(f"PRAGMA page_size={_PAGE_BYTES}")
             stream._db.execute("PRAGMA journal_mode=OFF")
             stream._db.executescript(f"BEGIN;{_LAYOUT}COMMIT;")
             stream._describe()
