@@ -37,6 +37,12 @@ class Control:
         return None
 
     @classmethod
+    def connect_all(cls, session_folder: str | Path) -> list[Control]:
+        """Every host process of the session that answers."""
+        notes = sorted((Path(session_folder) / "control").glob("*.json"))
+        return [found for note in notes if (found := cls._connect(note)) is not None]
+
+    @classmethod
     def _connect(cls, note: Path) -> Control | None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(_CONNECT_SECONDS)
@@ -72,6 +78,11 @@ class Control:
         """The tensor at hand ("source" or "parameter"): name, dtype, shape, statistics, histogram, window of values."""
         asked = {"do": "inspect", "what": what, "row": row, "column": column, "rows": rows, "columns": columns}
         return self._ask(asked)
+
+    def stacks(self) -> list[tuple[str, list[str]]]:
+        """The name of each host thread and what it does, `file:line function`, innermost first."""
+        threads = self._ask({"do": "stacks"}).get("threads", [])
+        return [(str(one.get("name")), [str(line) for line in one.get("frames", ())]) for one in threads]
 
     def pause(self) -> None:
         """Hold the host at its next event."""

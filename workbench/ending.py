@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from argparse import Namespace
 from pathlib import Path
 
 from inspectors.probe.events import StageFailed
+from sessions.bundle.layout import STACKS
 from sessions.liveness import is_running
 from sessions.session import Session
 from workbench.errors import HOST_FAILED, INCOMPLETE, UserError, tell
 from workbench.host import Host
+from workbench.keeping import Bundle, keep
 from workbench.outcome import Verdict, holds_observations, verdict_of
 from workbench.report import report
 
-LOG_LINES = 6
+LOG_LINES = 40
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)(:|$)")
 
 
 def follow(host: Host, args: Namespace) -> int:
@@ -28,8 +32,8 @@ def follow(host: Host, args: Namespace) -> int:
     elif not args.json and sys.stderr.isatty():
         print(f"recording into {host.folder}", file=sys.stderr)
     host.start()
-    host.wait()
-    code = conclude(host.folder, args, has_just_run=True)
+    bundle = keep(host.folder, host.wait(), args)
+    code = conclude(host.folder, args, has_just_run=True, bundle=bundle)
     if _wants_screens(args):
         from workbench.tui.app import open_session
 
@@ -37,15 +41,18 @@ def follow(host: Host, args: Namespace) -> int:
     return code
 
 
-def conclude(folder: Path, args: Namespace, *, has_just_run: bool) -> int:
+def conclude(folder: Path, args: Namespace, *, has_just_run: bool, bundle: Bundle | None = None) -> int:
     """Tell the verdict of a session as JSON or as text; returns the exit code."""
     session = Session.open(folder)
     try:
         verdict = verdict_of(session, args.verb, fail_on=getattr(args, "fail_on", "error"), has_just_run=has_just_run)
         if args.json:
-            print(json.dumps(verdict.as_json(), ensure_ascii=False))
+            said = verdict.as_json() | ({"bundle": str(bundle.path)} if bundle is not None else {})
+            print(json.dumps(said, ensure_ascii=False))
         else:
             print("\n".join(report(session, verdict)))
+            if bundle is not None:
+                print(f"bundle    {bundle.in_words()}")
         if has_just_run:
             _explain(session, verdict)
     finally:
@@ -84,6 +91,9 @@ def _explain(session: Session, verdict: Verdict) -> None:
 
 def _how_it_failed(session: Session) -> str:
     outcome = session.manifest.outcome
+    late = outcome.extra.get("timed_out_after_s") if outcome is not None else None
+    if late is not None:
+        return f"did not end within {late} s and was stopped; what it was doing is in {session.folder / STACKS}"
     if outcome is not None and outcome.signal:
         return f"was killed by {outcome.signal}"
     failures = [event.body for event in session.of_kinds("stage.failed")]
@@ -111,10 +121,12 @@ def _why_incomplete(session: Session) -> tuple[str, str]:
 
 
 def last_log_line(session: Session) -> str:
-    """The last line of the host's log that says something, "" without one."""
+    """The exception with which the host's log ends, else its last line that says something; "" without one."""
     count = session.log_count
-    lines = [line.text.strip() for line in session.log_lines(max(0, count - LOG_LINES), count)]
-    return next((line for line in reversed(lines) if line), "")
+    lines = [line.text.rstrip() for line in session.log_lines(max(0, count - LOG_LINES), count)]
+    said = [line for line in lines if line.strip()]
+    raised = (line for line in reversed(said) if _RAISED.match(line))
+    return next(raised, said[-1].strip() if said else "")
 
 
 def _two_lines(what: str, try_: str) -> None:

@@ -18,6 +18,7 @@ from sessions.manifest import Manifest, Outcome
 from workbench import arming
 from workbench.errors import HOST_FAILED, UserError
 from workbench.hostlog import HostLog
+from workbench.stacks import write_stacks
 
 INTERRUPT_PATIENCE_S = 10.0
 TERMINATE_PATIENCE_S = 5.0
@@ -31,13 +32,16 @@ class Host:
     The host leads a process group of its own; `interrupt` asks it to end, first with SIGINT, then harder.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, echoes_log: bool = False) -> None:
-        self.folder, self.manifest = folder, manifest
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, echoes_log: bool = False, timeout_s: float | None = None
+    ) -> None:
+        self.folder, self.manifest, self._timeout_s = folder, manifest, timeout_s
         self._echoes_log = echoes_log
         self._process: subprocess.Popen[bytes] | None = None
         self._log: HostLog | None = None
         self._started_s = 0.0
         self._asked: list[float] = []
+        self._is_late = False
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Write the manifest and start the host; raises UserError (exit 4) when its command cannot be run."""
@@ -70,6 +74,7 @@ class Host:
                     break
                 except subprocess.TimeoutExpired:
                     self._insist()
+                    self._mind_the_time()
         if self._log is not None:
             self._log.finish(DRAIN_S)
         outcome = self._outcome(code)
@@ -89,6 +94,14 @@ class Host:
         patience_s = INTERRUPT_PATIENCE_S if len(self._asked) == 1 else TERMINATE_PATIENCE_S
         if self._asked and time.monotonic() - self._asked[-1] > patience_s:
             self.interrupt()
+
+    def _mind_the_time(self) -> None:
+        """A host that takes longer than it may: keep what it was doing, then end it."""
+        limit = self._timeout_s
+        if limit is not None and not self._is_late and time.monotonic() - self._started_s > limit:
+            self._is_late = True
+            write_stacks(self.folder, self._running().pid, f"the host did not end within {limit:g} s")
+            self.interrupt(signal.SIGTERM)
 
     def _send(self, number: int) -> None:
         try:
@@ -117,12 +130,15 @@ class Host:
 
     def _outcome(self, code: int) -> Outcome:
         state = "ok" if code == 0 else "killed" if code < 0 else "failed"
+        if self._asked:
+            state = "killed" if self._is_late else "interrupted"
         return Outcome(
-            state="interrupted" if self._asked else state,
+            state=state,
             exit_code=code if code >= 0 else None,
             signal=signal.Signals(-code).name if code < 0 else None,
             ended=_now(),
             duration_s=round(time.monotonic() - self._started_s, 3),
+            extra={"timed_out_after_s": self._timeout_s} if self._is_late else {},
         )
 
     def _write_manifest(self, outcome: Outcome) -> None:

@@ -35,6 +35,7 @@ class Watch:
     max_events: int = DEFAULT_MAX_EVENTS
     echoes_log: bool = False
     scenario: str | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: W
     name = next((Path(word).stem for word in command if word.endswith(".py")), Path(command[0]).name)
     folder = places.new_session_folder(watch.verb, name, watch.output)
     manifest = dataclasses.replace(_manifest(watch, folder, engines), command=command, name=name)
-    return Host(folder, manifest, echoes_log=watch.echoes_log)
+    return Host(folder, manifest, echoes_log=watch.echoes_log, timeout_s=watch.timeout_s)
 
 
 def _version(load: Load, engine: Engine) -> str:

@@ -7,6 +7,7 @@ import re
 import time
 from pathlib import Path
 
+from sessions.bundle.unpacking import is_bundle, unpack
 from workbench.errors import UserError
 
 
@@ -29,6 +30,15 @@ def sessions_folder() -> Path:
     """The folder in which new sessions are made: LOADSCOPE_DIR (`%p` is the process id), else the state folder."""
     given = os.environ.get("LOADSCOPE_DIR", "")
     return Path(given.replace("%p", str(os.getpid()))).absolute() if given else state_folder() / "sessions"
+
+
+def session_folder(given: str) -> Path:
+    """The session that a person named: its folder, or that of a bundle, unpacked into the cache.
+
+    Raises SessionError for a file that is no bundle; whether a folder is a session is left to who opens it.
+    """
+    path = Path(given).absolute()
+    return unpack(path, cache_folder() / "bundles") if is_bundle(path) else path
 
 
 def new_session_folder(verb: str, name: str, wanted: str | None = None) -> Path:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from inspectors.probe.gate import Gate
 
 _MAX_LINE_BYTES = 1 << 20
+_MAX_FRAMES = 100
 _MAX_PATH_BYTES = 100  # AF_UNIX holds 108, a session folder is often longer
 
 
@@ -160,6 +161,22 @@ def _inspect(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:
 _WINDOW = {"row": 0, "column": 0, "rows": 8, "columns": 8}
 
 
+def _stacks(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:
+    """What every thread of the host is doing: its name and `file:line function`, innermost first."""
+    del gate, asked
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    threads = []
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way, for all its name
+        name, at = names.get(ident, f"thread {ident}"), frame
+        lines: list[str] = []
+        while at is not None and len(lines) < _MAX_FRAMES:
+            lines.append(f"{at.f_code.co_filename}:{at.f_lineno} {at.f_code.co_name}")
+            at = at.f_back  # type: ignore[assignment]
+        if not name.startswith("loadscope-"):
+            threads.append({"name": name, "frames": lines})
+    return {"pid": os.getpid(), "threads": threads}
+
+
 def _done(act: Callable[[Gate], None]) -> _Do:
     def do(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:
         del asked
@@ -175,6 +192,7 @@ _REQUESTS: dict[str, _Do] = {
     "run": _run,
     "breakpoints": _set_breakpoints,
     "inspect": _inspect,
+    "stacks": _stacks,
     "pause": _done(lambda gate: gate.pause()),
     "release": _done(lambda gate: gate.release()),
 }

@@ -1,12 +1,28 @@
 """Gives the session tests the recordings module, which is no package."""
 
 import importlib.util
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from sessions.session import Session
+
+ROOT = Path(__file__).parents[2]
+CRASH = """
+import os, signal, sys
+from pathlib import Path
+from inspectors.probe.recorder import Recorder
+from inspectors.probe.events import ShardSplit, LoaderCalled
+recorder = Recorder(Path(sys.argv[1]))
+for n in range(500):
+    recorder.point(ShardSplit(parameter=f"p{n}", start=n))
+recorder.begin(LoaderCalled(checkpoint_name="last"))
+recorder.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def _load(name):
@@ -40,3 +56,14 @@ def opened():
 def loaded(recordings, tmp_path, opened):
     """A clean load over four ranks."""
     return opened(recordings.write_session(tmp_path / "loaded"))
+
+
+@pytest.fixture
+def crashed(tmp_path):
+    """A session whose host was killed in the middle of a call."""
+    folder = tmp_path / "crashed"
+    folder.mkdir()
+    ended = subprocess.run([sys.executable, "-c", CRASH, str(folder)], check=False, cwd=ROOT)
+    assert ended.returncode == -signal.SIGKILL
+    assert list((folder / "streams").glob("*-wal"))
+    return folder

@@ -2,11 +2,7 @@
 
 import json
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +13,6 @@ from sessions.errors import SessionError
 from sessions.event import UnknownBody
 from sessions.manifest import Manifest, Outcome
 from sessions.session import Session
-
-ROOT = Path(__file__).parents[2]
 
 
 def only_stream(folder):
@@ -88,30 +82,6 @@ def test_a_growing_session_shows_new_rows_and_the_ends_of_open_spans(tmp_path, o
     recorder.close()
     session.refresh()
     assert session.streams[0].is_closed
-
-
-CRASH = """
-import os, signal, sys
-from pathlib import Path
-from inspectors.probe.recorder import Recorder
-from inspectors.probe.events import ShardSplit, LoaderCalled
-recorder = Recorder(Path(sys.argv[1]))
-for n in range(500):
-    recorder.point(ShardSplit(parameter=f"p{n}", start=n))
-recorder.begin(LoaderCalled(checkpoint_name="last"))
-recorder.flush()
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.fixture
-def crashed(tmp_path):
-    folder = tmp_path / "crashed"
-    folder.mkdir()
-    ended = subprocess.run([sys.executable, "-c", CRASH, str(folder)], check=False, cwd=ROOT)
-    assert ended.returncode == -signal.SIGKILL
-    assert list((folder / "streams").glob("*-wal"))
-    return folder
 
 
 def content(folder):

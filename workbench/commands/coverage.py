@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from pathlib import Path
 
 from sessions.parameters import ParameterView, parameters
 from sessions.session import Session
 from sessions.summary import CoverageTotals, summary
-from workbench import arguments
+from workbench import arguments, places
 from workbench.command import Command
 from workbench.errors import CLEAN, FINDINGS, INCOMPLETE, UserError
 
@@ -18,13 +17,15 @@ CELLS = 24
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("session", metavar="SESSION", help="a session folder, recorded at level ledger or above")
+    parser.add_argument(
+        "session", metavar="SESSION", help="a session folder or a bundle, recorded at level ledger or above"
+    )
     parser.add_argument("--all", action="store_true", help="list every parameter, also those that are whole")
     arguments.add_json(parser)
 
 
 def _run(args: Namespace) -> int:
-    session = Session.open(Path(args.session).absolute())
+    session = Session.open(places.session_folder(args.session))
     try:
         totals = summary(session).coverage
         if totals is None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-from workbench import arguments
+from workbench import arguments, places
 from workbench.command import Command
 from workbench.ending import conclude
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("session", metavar="SESSION", help="a session folder")
+    parser.add_argument("session", metavar="SESSION", help="a session folder or a bundle")
     arguments.add_fail_on(parser)
     arguments.add_json(parser)
 
 
 def _run(args: Namespace) -> int:
-    return conclude(Path(args.session).absolute(), args, has_just_run=False)
+    return conclude(places.session_folder(args.session), args, has_just_run=False)
 
 
 COMMAND = Command(

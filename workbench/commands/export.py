@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import cast
 
 from sessions.session import Session
-from workbench import plugins
+from workbench import places, plugins
 from workbench.command import Command
 from workbench.errors import CLEAN, UserError
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("session", metavar="SESSION", help="a session folder")
+    parser.add_argument("session", metavar="SESSION", help="a session folder or a bundle")
     parser.add_argument("--format", required=True, help=f"one of: {', '.join(plugins.names(plugins.EXPORTS))}")
     parser.add_argument("-o", "--output", metavar="FILE", help="write here (default: standard output)")
 
 
 def _run(args: Namespace) -> int:
     write = cast("Callable[[Session, object], object]", plugins.load(plugins.EXPORTS, args.format))
-    session = Session.open(Path(args.session).absolute())
+    session = Session.open(places.session_folder(args.session))
     try:
         write(session, Path(args.output) if args.output else sys.stdout)
     except OSError as error:

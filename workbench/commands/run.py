@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 
-from workbench import arguments, arming, launching, plugins
+from workbench import arguments, arming, keeping, launching, plugins
 from workbench.command import Command
 from workbench.ending import follow
 from workbench.errors import INCOMPLETE, UserError
@@ -23,6 +24,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="a module with an ENGINE of your own, importable in the host when it starts (repeatable)",
     )
     arguments.add_watching(parser)
+    keeping.add_keeping(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="do not repeat what the host prints")
     arguments.add_fail_on(parser)
     arguments.add_json(parser)
@@ -41,7 +43,8 @@ def _run(args: Namespace) -> int:
     args.verbose = args.verbose or not args.quiet
     engines = args.engine or ([] if args.adapter else plugins.names(plugins.ENGINES))
     modules = (*(plugins.module_name(plugins.ENGINES, name) for name in engines), *args.adapter)
-    return follow(launching.host_of_command(tuple(args.host_command), modules, arguments.watch_of(args)), args)
+    watch = replace(arguments.watch_of(args), timeout_s=args.timeout)
+    return follow(launching.host_of_command(tuple(args.host_command), modules, watch), args)
 
 
 COMMAND = Command(
@@ -49,6 +52,7 @@ COMMAND = Command(
     examples=(
         "loadscope run -- python serve.py --model ./model",
         "loadscope run -o ./session --level calls -- pytest -k test_load",
+        "loadscope run --on failure --timeout 600 -- python -m pytest tests/test_load.py",
         "loadscope run --adapter my_project.adapter -- python -m my_project",
     ),
     add_arguments=_add_arguments,
