@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inspectors.probe.streamfile import table_of
+from inspectors.probe.streamrows import table_of
 from sessions.bundle.layout import BUNDLE_SCHEMA, CONTENTS, DEFAULT_MAX_BYTES, LOG, LOG_TIMES, STACKS
 from sessions.bundle.redaction import Redactor
 from sessions.errors import SessionError
