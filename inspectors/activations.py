@@ -54,7 +54,6 @@ class ActivationsInspector:
     def start(self, probe: Probe) -> None:
         """Forget everything of an earlier probe."""
         self._probe, self._recorder = probe, probe.recorder
-        self._folder = probe.settings.folder / "tensors"
         self._thread = threading.local()
         self._passes: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._lock, self._left_bytes, self._is_capped = threading.Lock(), probe.settings.max_kept_bytes, False
@@ -152,7 +151,11 @@ class ActivationsInspector:
         for hook in kept.hooks:
             hook.remove()
         if kept.copies:
-            write_tensors(self._folder / kept.file, kept.copies, {"rank": str(kept.rank), "forward": str(kept.number)})
+            write_tensors(
+                self._probe.settings.folder / "tensors" / kept.file,
+                kept.copies,
+                {"rank": str(kept.rank), "forward": str(kept.number)},
+            )
         for body in kept.uses:
             self._recorder.point(body, kept.rank)
 

@@ -21,6 +21,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def table_of(kind: str) -> str:
+    """The table of a kind, as the recorder makes it: "loader.called" is in body_loader_called."""
+    return "body_" + "".join(c if c.isalnum() else "_" for c in kind)
+
+
 @dataclass(frozen=True)
 class Layout:
     """One kind of one stream: `columns` are (name, storage) as that stream declares them."""
@@ -30,8 +35,8 @@ class Layout:
 
     @property
     def table(self) -> str:
-        """The quoted name of the kind's table, as the recorder makes it: "loader.called" is in body_loader_called."""
-        return '"body_' + "".join(c if c.isalnum() else "_" for c in self.kind) + '"'
+        """The quoted name of the kind's table."""
+        return quoted(table_of(self.kind))
 
     @cached_property
     def body_class(self) -> type[Body] | None:

@@ -39,7 +39,7 @@ VERBS = PluginKind("verb", "workbench.commands", "COMMAND", is_open=False)
 SCENARIOS = PluginKind("scenario", "workbench.scenarios", "SCENARIO")
 ENGINES = PluginKind("engine", "backends.engines", "ENGINE")
 DEVICES = PluginKind("device", "backends.devices", "DEVICE", has_other_files=True)
-INSPECTORS = PluginKind("inspector", "inspectors", "INSPECTOR")
+INSPECTORS = PluginKind("inspector", "inspectors", "INSPECTOR", has_other_files=True)
 EXPORTS = PluginKind("export format", "sessions.export", "export")
 
 

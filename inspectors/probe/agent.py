@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.machinery import PathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -73,6 +75,7 @@ class Probe:
         self.engines = settings.load_engines()
         self.inspectors: list[Inspector] = []
         self.layers = LayerNames()
+        self._found: list[EngineFound] = []
         self._versions: dict[str, str] = {}
         self.gate = Gate(self.recorder, settings)
         self._routes: dict[tuple[str, str], _Route] = {}
@@ -89,6 +92,14 @@ class Probe:
         for point in (point for inspector in self.inspectors for point in inspector.tracepoints):
             library = point.target.partition(".")[0]
             self._sites.append(Site(self, point, library, library))
+
+    def move_to(self, folder: Path) -> None:
+        """Go on in another session: its stream begins with the engines that are here already."""
+        self.settings = replace(self.settings, folder=folder)
+        self.recorder.move_to(folder)
+        self.gate.move_to(folder)
+        for found in self._found:
+            self.recorder.point(found)
 
     # --- modules of the engines
 
@@ -120,7 +131,9 @@ class Probe:
         version = str(getattr(module, "__version__", "")) or _version(engine.distribution)
         file = str(getattr(module, "__file__", None) or "")
         self._versions[engine.name] = version
-        self.recorder.point(EngineFound(engine=engine.name, version=version, module_file=file))
+        found = EngineFound(engine=engine.name, version=version, module_file=file)
+        self._found.append(found)
+        self.recorder.point(found)
         self.gate.serve()
 
     def _set(self, site: Site, module: ModuleType) -> None:
@@ -207,6 +220,7 @@ class Probe:
             state.recorded_error = error
             with self.guarded(None):
                 self.recorder.point(stage_failed(call, error), call.rank, call.tracepoint.stage)
+                self.recorder.flush()  # many a process has not long to live after this
         self._tell("failed", call, error)
         self._close(call)
 
@@ -314,6 +328,11 @@ def _version(distribution: str) -> str:
 
 
 _started: list[Probe] = []
+
+
+def running_probe() -> Probe | None:
+    """The probe of this process, None before the first engine is imported."""
+    return _started[0] if _started else None
 
 
 def start_probe(folder: str) -> Probe:

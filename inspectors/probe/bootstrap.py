@@ -49,6 +49,20 @@ def _arm(folder: str) -> None:
         watch.start()
 
 
+def move_to(folder: str) -> None:
+    """Record into another session from here on, this process and the children it starts."""
+    os.environ["LOADSCOPE_SESSION"] = folder
+    for finder in sys.meta_path:
+        if getattr(finder, "loadscope_session", None):
+            setattr(finder, "loadscope_session", folder)  # noqa: B010 - the list holds any finder
+    agent = sys.modules.get("inspectors.probe.agent")
+    probe = agent.running_probe() if agent is not None else None
+    if probe is not None:
+        from pathlib import Path
+
+        probe.move_to(Path(folder))
+
+
 def stay_out(why: str) -> None:
     """Say in one line why this host is not recorded, and keep its children out as well."""
     os.environ.pop("LOADSCOPE_SESSION", None)

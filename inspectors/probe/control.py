@@ -60,17 +60,21 @@ class ControlServer:
             listener.bind(str(address))
             address.chmod(0o600)
             listener.listen(4)
-            note = session / "control" / f"{pid}.json"
-            note.parent.mkdir(exist_ok=True)
-            draft = note.with_suffix(".part")
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123 - a path cannot be opened with a mode of rights
-                json.dump({"pid": pid, "address": str(address), "token": token}, file)
-            draft.replace(note)
+            note = _write_note(session, address, token)
         except OSError:
             listener.close()
             _remove(address, folder)
             raise
         return cls(listener, address, note, token, gate)
+
+    def move_to(self, session: Path) -> None:
+        """Leave the note in another session's folder; whoever is connected stays so."""
+        _remove(self._note)
+        try:
+            self._note = _write_note(session, self._address, self._token)
+        except OSError as error:
+            if sys.stderr is not None:
+                print(f"loadscope: this host cannot be paused: {error}", file=sys.stderr)
 
     def close(self) -> None:
         """Remove socket and note; whoever waits is told that the host ends."""
@@ -200,6 +204,17 @@ _REQUESTS: dict[str, _Do] = {
 
 def _line(reply: dict[str, Any]) -> bytes:
     return json.dumps(reply, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def _write_note(session: Path, address: Path, token: str) -> Path:
+    """`control/<pid>.json`: where this host listens, readable by its user alone."""
+    note = session / "control" / f"{os.getpid()}.json"
+    note.parent.mkdir(exist_ok=True)
+    draft = note.with_suffix(".part")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123 - a path cannot be opened with a mode of rights
+        json.dump({"pid": os.getpid(), "address": str(address), "token": token}, file)
+    draft.replace(note)
+    return note
 
 
 def _private_folder(name: str) -> Path:

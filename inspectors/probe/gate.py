@@ -6,7 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from inspectors.probe.conditions import Condition, ConditionError, parse
@@ -95,6 +96,12 @@ class Gate:
         self._server = ControlServer.open(self._settings.folder, self)
         if self._server is not None and (self._is_at_start or self._conditions):
             self._watch()
+
+    def move_to(self, folder: Path) -> None:
+        """The session goes on in another folder: leave the note of how to reach this host there."""
+        self._settings = replace(self._settings, folder=folder)
+        if self._server is not None:
+            self._server.move_to(folder)
 
     # --- host threads
 

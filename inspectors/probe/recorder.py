@@ -215,6 +215,15 @@ class Recorder:
                     self._die(error)
             self._file, self._is_dead = None, True
 
+    def move_to(self, folder: Path) -> None:
+        """End this stream and begin another one in `folder`; spans that are open stay in the old one, without end."""
+        hooks = self.on_event, self.on_end
+        self.close()
+        with self._write_lock, self._lock:
+            self.folder = folder
+            self._start_afresh()
+        self.on_event, self.on_end = hooks
+
     def _before_fork(self) -> None:
         self._write_lock.acquire()
         self._lock.acquire()

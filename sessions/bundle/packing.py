@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inspectors.probe.streamrows import table_of
 from sessions.bundle.layout import BUNDLE_SCHEMA, CONTENTS, DEFAULT_MAX_BYTES, LOG, LOG_TIMES, STACKS
 from sessions.bundle.redaction import Redactor
 from sessions.errors import SessionError
+from sessions.layout import quoted, table_of
 from sessions.manifest import FILE_NAME, Manifest
 from sessions.opening import connect
 
@@ -178,9 +178,9 @@ def _leave_out(streams: list[Path], kinds: tuple[str, ...], contents: Contents) 
             tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
             for kind in kinds:
                 table = table_of(kind)
-                if table.strip('"') in tables:
-                    count = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                if table in tables:
+                    count = db.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
                     if count:
                         contents.left_out[kind] = contents.left_out.get(kind, 0) + count
-                        db.execute(f"DELETE FROM {table}")
+                        db.execute(f"DELETE FROM {quoted(table)}")
             db.execute("VACUUM")

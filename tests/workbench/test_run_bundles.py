@@ -47,7 +47,9 @@ def test_a_bundle_is_diagnosed_without_the_session_it_came_from(failed, loadscop
     carried = shutil.copy(failed.json["bundle"], tmp_path / "x.zip")
     ran = loadscope("diagnose", "--json", carried)
     assert ran.exit_code == 1, ran.stderr
-    assert [(f["id"], f["title"]) for f in ran.json["findings"]] == [(f["id"], f["title"]) for f in failed.json["findings"]]
+    assert [(f["id"], f["title"]) for f in ran.json["findings"]] == [
+        (f["id"], f["title"]) for f in failed.json["findings"]
+    ]
     assert "skip-decision/fused-name" in str(ran.json["findings"][0])
     exported = loadscope("export", carried, "--format", "jsonl")
     assert len(exported.stdout.splitlines()) > 100
