@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -154,7 +156,14 @@ class Event:
 
 
 def read_stream(path: Path) -> list[Event]:
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    with tempfile.TemporaryDirectory() as folder:  # SQLite mends the log of a writer killed while it wrote
+        for file in path.parent.glob(f"{path.name}*"):
+            if not file.name.endswith("-shm"):
+                shutil.copy(file, folder)
+        return _events(sqlite3.connect(Path(folder) / path.name))
+
+
+def _events(db: sqlite3.Connection) -> list[Event]:
     texts = dict(db.execute("SELECT id, value FROM text"))
     pid = int(dict(db.execute("SELECT key, value FROM meta"))["pid"])
     bodies: dict[int, dict[str, Any]] = {}
