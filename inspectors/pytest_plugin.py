@@ -21,6 +21,10 @@ def pytest_addoption(parser: Any) -> None:
     group.addoption(
         "--loadscope-adapter", metavar="MODULE", action="append", default=[], help="an adapter of your own (repeatable)"
     )
+    group.addoption(
+        "--loadscope-hold", metavar="SECONDS", nargs="?", type=float, const=600.0, default=0.0,
+        help="a failing load waits at its exception for `loadscope attach`",
+    )  # fmt: skip
 
 
 def pytest_configure(config: Any) -> None:

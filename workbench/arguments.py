@@ -10,6 +10,7 @@ from workbench.diagnosis.finding import SEVERITIES
 from workbench.launching import DEFAULT_LEVEL, Watch
 from workbench.outcome import NEVER
 
+DEFAULT_HOLD_S = 600.0
 LEVELS = ("calls", "ledger", "values", "tensors")
 
 
@@ -47,6 +48,10 @@ def add_watching(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-events", type=int, default=DEFAULT_MAX_EVENTS, metavar="N", help="keep at most N events a process"
     )
+    parser.add_argument(
+        "--hold", type=float, nargs="?", const=DEFAULT_HOLD_S, default=0.0, metavar="SECONDS",
+        help=f"a failing host waits at its exception for `loadscope attach` (default: {DEFAULT_HOLD_S:g} s)",
+    )  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true", help="repeat what the host prints on standard error")
 
 
@@ -70,4 +75,5 @@ def watch_of(args: Namespace) -> Watch:
         breakpoints=breakpoints,
         max_events=args.max_events,
         echoes_log=args.verbose,
+        hold_s=args.hold,
     )

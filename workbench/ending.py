@@ -29,6 +29,8 @@ def follow(host: Host, args: Namespace) -> int:
         return _step_through(host, args)
     if _stops(host):
         print(f"the host will stop and wait; step through it with: loadscope open {host.folder}", file=sys.stderr)
+    elif host.manifest.extra.get("hold_seconds"):
+        print(f"a failing host will wait; look at it then with: loadscope attach {host.folder}", file=sys.stderr)
     elif not args.json and sys.stderr.isatty():
         print(f"recording into {host.folder}", file=sys.stderr)
     host.start()

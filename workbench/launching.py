@@ -36,6 +36,7 @@ class Watch:
     echoes_log: bool = False
     scenario: str | None = None
     timeout_s: float | None = None
+    hold_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def _manifest(watch: Watch, folder: Path, engines: tuple[str, ...]) -> Manifest:
         is_paused_at_start=watch.is_paused_at_start,
         breakpoints=watch.breakpoints,
         max_events=watch.max_events,
+        extra={"hold_seconds": watch.hold_s} if watch.hold_s else {},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -93,6 +94,8 @@ class Gate:
             self._conditions = tuple(parse(text) for text in self._settings.breakpoints)
         except ConditionError:
             self._conditions = ()
+        if self._settings.hold_seconds > 0:
+            self._conditions = (*self._conditions, parse("exception"))
         self._server = ControlServer.open(self._settings.folder, self)
         if self._server is not None and (self._is_at_start or self._conditions):
             self._watch()
@@ -152,7 +155,8 @@ class Gate:
         stack = [seq for seq in self._recorder.open_spans() if seq != pause.seq]
         pause = Pause(pause.seq, pause.why, pause.breakpoint, stack[-1] if stack else 0, pause.at_hand)
         self._recorder.flush()
-        give_up = time.monotonic() + FIRST_CLIENT_SECONDS
+        patience = self._patience(pause)
+        give_up = time.monotonic() + patience
         with self._changed:
             while self._pause is not None:
                 self._changed.wait(1.0)  # another thread is held: the whole host is
@@ -162,8 +166,23 @@ class Gate:
             self._changed.notify_all()
             while self._pause is pause:
                 self._changed.wait(1.0)
-                if not self._clients and time.monotonic() > give_up:
+                if self._clients:
+                    give_up = time.monotonic() + patience
+                elif time.monotonic() > give_up:
                     self._let_go()
+
+    def _patience(self, pause: Pause) -> float:
+        """How long a held host waits without a client, in seconds; at an exception it says where it waits."""
+        if pause.why != "exception" or not self._settings.hold_seconds:
+            return FIRST_CLIENT_SECONDS
+        if sys.stderr is not None and not self._clients:
+            print(
+                f"loadscope: held at the exception for {self._settings.hold_seconds:g} s: "
+                f"loadscope attach {self._settings.folder}",
+                file=sys.stderr,
+                flush=True,
+            )
+        return self._settings.hold_seconds
 
     # --- clients
 
@@ -174,10 +193,11 @@ class Gate:
             self._watch()
 
     def client_left(self) -> None:
-        """A client is gone; with the last one the host is let go."""
+        """A client is gone; with the last one the host is let go, unless it is held for whoever comes."""
         with self._changed:
             self._clients -= 1
-            if self._clients <= 0:
+            is_held = self._pause is not None and self._pause.why == "exception" and self._settings.hold_seconds > 0
+            if self._clients <= 0 and not is_held:
                 self._let_go()
 
     def state(self) -> dict[str, Any]:

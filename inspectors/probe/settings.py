@@ -21,7 +21,10 @@ DEFAULT_MAX_KEPT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Settings:
-    """The keys of session.json that a host reads; LOADSCOPE_LEVEL goes before the file's level."""
+    """The keys of session.json that a host reads; LOADSCOPE_LEVEL and LOADSCOPE_HOLD go before the file's.
+
+    `hold_seconds` is how long a host waits for somebody at an exception; 0: not at all.
+    """
 
     folder: Path
     level: str = "calls"
@@ -31,6 +34,7 @@ class Settings:
     breakpoints: tuple[str, ...] = ()
     max_events: int = DEFAULT_MAX_EVENTS
     max_kept_bytes: int = DEFAULT_MAX_KEPT_BYTES
+    hold_seconds: float = 0.0
 
     @classmethod
     def read(cls, folder: str) -> Settings:
@@ -51,6 +55,7 @@ class Settings:
             breakpoints=_names(said, "breakpoints"),
             max_events=int(said.get("max_events") or DEFAULT_MAX_EVENTS),
             max_kept_bytes=int(said.get("max_kept_bytes") or DEFAULT_MAX_KEPT_BYTES),
+            hold_seconds=float(os.environ.get("LOADSCOPE_HOLD") or said.get("hold_seconds") or 0.0),
         )
 
     def load_engines(self) -> tuple[Engine, ...]:

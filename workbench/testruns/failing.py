@@ -16,7 +16,7 @@ def failing_call(session: Session) -> list[str]:
     body = event.body
     if not isinstance(body, StageFailed):
         return []
-    lines = [f"{body.failed_stage} failed: {body.error}: {body.message}"]
+    lines = [f"{body.failed_stage} failed: {body.error}: {' '.join(body.message.split())}"]
     called = _call(session, event)
     if called is not None:
         lines += _of_call(called, event.rank)

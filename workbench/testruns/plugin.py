@@ -28,7 +28,8 @@ class Recording:
         adapters = tuple(config.getoption("--loadscope-adapter"))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._sessions = TestSessions(self._folder, config.getoption("--loadscope-level"), adapters)
+            level, hold_s = config.getoption("--loadscope-level"), config.getoption("--loadscope-hold")
+            self._sessions = TestSessions(self._folder, level, adapters, hold_s)
         except (OSError, UserError) as error:
             raise pytest.UsageError(f"--loadscope: {getattr(error, 'what', error)}") from error
         self._kept: Kept | None = None

@@ -35,8 +35,8 @@ class Kept:
 class TestSessions:
     """The sessions of the tests of one process, below `folder`."""
 
-    def __init__(self, folder: Path, level: str, adapters: tuple[str, ...]) -> None:
-        self._folder, self._level = folder, level
+    def __init__(self, folder: Path, level: str, adapters: tuple[str, ...], hold_s: float = 0.0) -> None:
+        self._folder, self._level, self._hold_s = folder, level, hold_s
         own = () if adapters else tuple(plugins.module_name(plugins.ENGINES, n) for n in plugins.names(plugins.ENGINES))
         self._engines = (*own, *adapters)
         self._session: Path | None = None
@@ -57,6 +57,7 @@ class TestSessions:
             name=name,
             max_events=DEFAULT_MAX_EVENTS,
             outcome=Outcome(),
+            extra={"hold_seconds": self._hold_s} if self._hold_s else {},
         )
         manifest.write(folder)
         bootstrap.move_to(str(folder))
