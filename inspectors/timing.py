@@ -15,7 +15,7 @@ _PER_MODULE = frozenset({"weights.process"})
 
 
 class TimingInspector:
-    """One event a call, when it is over: a span with the differences of what was used. The spans of calls are theirs."""
+    """One event a call, when it is over: a span with the differences of what was used."""
 
     stages = frozenset({"checkpoint.open", "weight.map", "weights.process", "model.ready", "forward.run"})
     level = "calls"

@@ -43,7 +43,8 @@ class Sampler:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._open, self._last_ns, self._device = 0, 0, None
+        self._open, self._last_ns = 0, 0
+        self._device: int | None = None
         self._seen: Look | None = None
         self._held: tuple[int, Look] | None = None
 

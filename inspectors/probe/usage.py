@@ -67,8 +67,7 @@ def host_memory() -> HostMemory:
 
 def device_memory(index: int | None) -> DeviceMemory:
     """What the accelerator's allocator holds, through the torch that the host imported; `index` None: the current."""
-    torch = sys.modules.get("torch")
-    accelerator = getattr(torch, "accelerator", None)
+    accelerator: Any = getattr(sys.modules.get("torch"), "accelerator", None)
     if not hasattr(accelerator, "memory_stats"):
         return DeviceMemory()
     device = accelerator.current_accelerator()
