@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from sessions.memory import ProcessMemory
-from workbench.profile.flame import Block, blocks
+from workbench.profile.flame import Block
 from workbench.profile.profile import Profile
 from workbench.profile.telling import head, memory
 from workbench.profile.units import duration, size
@@ -21,7 +21,7 @@ _PLOT_POINTS = 400
 
 def page(profile: Profile) -> str:
     """The whole page. Times are given as they are; a click on a block makes it as wide as the page."""
-    whole = blocks(profile.session, profile.rank)
+    whole = profile.blocks
     template = _TEMPLATE.read_text(encoding="utf-8")
     facts = "\n".join(html.escape(line) for line in [*head(profile), "", *memory(profile)])
     parts = {

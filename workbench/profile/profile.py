@@ -15,6 +15,7 @@ from sessions.spans import lanes
 from sessions.timing import BETWEEN, StageCost, Timing, timing
 from workbench.errors import INCOMPLETE, UserError
 from workbench.machine import Machine, machine_of
+from workbench.profile.flame import Block, blocks
 from workbench.profile.rows import Row, row_of_launches, slowest
 
 TABLES = ("stage", "file", "parameter", "layer", "module", "kernel")
@@ -30,6 +31,7 @@ class Profile:
     def __init__(self, session: Session, rank: int | None = None) -> None:
         self.session, self.rank = session, rank
         self.manifest = session.manifest
+        self._made: dict[str, tuple[Row, ...]] = {}
 
     @cached_property
     def timing(self) -> Timing:
@@ -74,7 +76,21 @@ class Profile:
 
     def table(self, by: str) -> tuple[Row, ...]:
         """The rows by one of TABLES: stages in their order, files by name, everything else the longest first."""
-        return self._tables[by]()
+        if by not in self._made:
+            self._made[by] = self._tables[by]()
+        return self._made[by]
+
+    @cached_property
+    def blocks(self) -> Block:
+        """The time as nested blocks."""
+        return blocks(self.session, self.rank)
+
+    def prepared(self) -> Profile:
+        """Itself with every part computed, so that showing it takes no time."""
+        for name in TABLES:
+            self.table(name)
+        _ = (self.blocks, self.device, self.machine)
+        return self
 
     @cached_property
     def _tables(self) -> dict[str, Callable[[], tuple[Row, ...]]]:

@@ -177,45 +177,14 @@ def _flops(library: str, op: str, given: Sequence[Described], made: Sequence[Des
 
 # --- bytes
 
-_VIEWS = frozenset(
-    [
-        "view",
-        "t",
-        "transpose",
-        "permute",
-        "slice",
-        "select",
-        "expand",
-        "unsqueeze",
-        "squeeze",
-        "detach",
-        "alias",
-        "as_strided",
-        "split",
-        "split_with_sizes",
-        "unbind",
-        "narrow",
-        "_unsafe_view",
-        "_reshape_alias",
-        "unfold",
-        "diagonal",
-        "view_as",
-        "lift_fresh",
-        "movedim",
-        "swapaxes",
-        "chunk",
-        "empty",
-        "empty_like",
-        "new_empty",
-        "empty_strided",
-        "resize_",
-        "set_",
-        "is_same_size",
-        "sym_size",
-    ]
-)
-_WRITE_ONLY = frozenset(["copy_", "fill_", "zero_", "normal_", "uniform_", "index_put_", "masked_fill_"])
-_GATHERS = frozenset(["embedding", "index", "index_select", "gather", "take"])
+_VIEWS = frozenset({
+    "view", "t", "transpose", "permute", "slice", "select", "expand", "unsqueeze", "squeeze", "detach", "alias",
+    "as_strided", "split", "split_with_sizes", "unbind", "narrow", "_unsafe_view", "_reshape_alias", "unfold",
+    "diagonal", "view_as", "lift_fresh", "movedim", "swapaxes", "chunk", "empty", "empty_like", "new_empty",
+    "empty_strided", "resize_", "set_",
+})  # fmt: skip
+_WRITE_ONLY = frozenset({"copy_", "fill_", "zero_", "normal_", "uniform_", "index_put_", "masked_fill_"})
+_GATHERS = frozenset({"embedding", "index", "index_select", "gather", "take"})
 
 
 def _bytes(library: str, op: str, given: Sequence[Described], made: Sequence[Described]) -> int | None:
