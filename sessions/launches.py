@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sessions.session import Session
+from sessions.spans import last_moment
 from sessions.stream import Stream
 
 _FIELDS = ("name", "launcher", "module", "shapes", "outputs", "strides", "grid", "device_ns")
@@ -64,7 +65,7 @@ class _Reading:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        last_ns = max((row[3] for row in stream.rollup()), default=0)
+        last_ns = last_moment(stream)
         self._rows: dict[int, tuple[Any, ...]] = {}
         self._inner: dict[int, list[int]] = defaultdict(list)
         for seq, start, dur, parent, rank, *facts in stream.columns("kernel.launched", _FIELDS, 1, stream.count):

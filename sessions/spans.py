@@ -112,8 +112,14 @@ def pieces(session: Session) -> tuple[Piece, ...]:
     return session.kept("pieces", lambda: tuple(_shared(lanes(session))))
 
 
+def last_moment(stream: Stream) -> int:
+    """The last moment (ns) that a process is known to have been at work: what never ended reached up to here."""
+    ends = stream.rows("SELECT max(t_ns + ifnull(dur_ns, 0)) FROM event")
+    return ends[0][0] if ends and isinstance(ends[0][0], int) else 0
+
+
 def _spans_of(stream: Stream) -> list[Span]:
-    last_ns = max((row[3] for row in stream.rollup()), default=0)
+    last_ns = last_moment(stream)
     rows: list[tuple[Any, ...]] = []
     for kind, names in _FIELDS.items():
         for seq, start, dur, parent, rank, *facts in stream.columns(kind, names, 1, stream.count):

@@ -7,11 +7,13 @@ import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from sessions.liveness import has_no_recorded_end
 from sessions.session import Session
-from workbench import arguments
+from workbench import arguments, plugins
 from workbench.command import Command
 from workbench.errors import CLEAN, INCOMPLETE, UserError
 from workbench.profile.profile import TABLES, Profile, require_recorded
@@ -30,7 +32,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, metavar="R", help="this rank alone, with its waiting for the others")
     parser.add_argument("--top", type=_positive, metavar="N", help="show N rows of a table")
     parser.add_argument("--flame", metavar="FILE.html", help="write the blocks of time as a page for a browser")
-    parser.add_argument("--perfetto", metavar="FILE.json", help="write a trace for Perfetto, with memory as counters")
+    for name in plugins.names(plugins.EXPORTS):
+        parser.add_argument(f"--{name}", metavar="FILE", help=f"write the session in the export format {name}, too")
     arguments.add_json(parser)
 
 
@@ -39,7 +42,7 @@ def _run(args: Namespace) -> int:
     try:
         profile = Profile(session, args.rank)
         require_recorded(profile, args.by)
-        written = [*_flame(args, profile), *_perfetto(args, session)]
+        written = [*_flame(args, profile), *_exports(args, session)]
         code = INCOMPLETE if has_no_recorded_end(session) and not session.is_complete else CLEAN
         if args.json:
             from workbench.profile.said import as_json
@@ -63,12 +66,14 @@ def _flame(args: Namespace, profile: Profile) -> list[str]:
     return [_written(args.flame, "--flame", lambda path: path.write_text(text, encoding="utf-8"))]
 
 
-def _perfetto(args: Namespace, session: Session) -> list[str]:
-    if not args.perfetto:
-        return []
-    from sessions.export.perfetto import export
-
-    return [_written(args.perfetto, "--perfetto", lambda path: export(session, path))]
+def _exports(args: Namespace, session: Session) -> list[str]:
+    out = []
+    for name in plugins.names(plugins.EXPORTS):
+        file = getattr(args, name.replace("-", "_"))
+        if file:
+            export = cast("Callable[[Session, Path], object]", plugins.load(plugins.EXPORTS, name))
+            out.append(_written(file, f"--{name}", partial(export, session)))
+    return out
 
 
 def _written(name: str, option: str, write: Callable[[Path], object]) -> str:

@@ -94,6 +94,11 @@ def _product(given: Sequence[Described], made: Sequence[Described]) -> int | Non
     return 2 * math.prod(made[0].shape) * matrices[0][-1]
 
 
+def _added_product(given: Sequence[Described], made: Sequence[Described]) -> int | None:
+    """A matrix product to which the first argument, of any shape, is added."""
+    return _product(given[1:], made)
+
+
 def _linear(given: Sequence[Described], made: Sequence[Described]) -> int | None:
     """A linear layer, whatever its weight is packed in: the first argument's last dimension is the inner one."""
     if not given or not made or not given[0].shape or math.prod(given[0].shape[:-1]) != math.prod(made[0].shape[:-1]):
@@ -148,7 +153,8 @@ def _convolution_by_token(given: Sequence[Described], made: Sequence[Described])
 
 
 _RULES: tuple[tuple[re.Pattern[str], Rule, str], ...] = (
-    (re.compile(r"^(_?scaled_|_int_)?(bmm|mm|addmm|baddbmm|grouped_mm)(\.|_|$)"), _product, "matrix product"),
+    (re.compile(r"^(addmm|baddbmm|addbmm)_?$"), _added_product, "matrix product"),
+    (re.compile(r"^(_int_)?(bmm|mm|_grouped_mm)$"), _product, "matrix product"),
     (re.compile(r"^\w*scaled_mm\w*$"), _product, "matrix product"),
     (re.compile(r"^_?scaled_dot_product_\w*attention\w*$"), _attention, "attention, unmasked"),
     (re.compile(r"^causal_attention$"), _attention_by_token, "attention, unmasked"),
