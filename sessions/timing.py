@@ -11,7 +11,8 @@ from sessions.session import Session
 from sessions.spans import STAGE_OF, Piece, Span, lanes, pieces, waited_ns
 
 BETWEEN = "between stages"
-WAITING = "waiting for other ranks"
+WAITING = "waiting"
+"""What a rank does in whose own stages nothing of it runs while another rank of its process works."""
 
 
 @dataclass(frozen=True)

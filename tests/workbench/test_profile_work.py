@@ -47,9 +47,7 @@ CASES = {
     "conv1d by channel": lambda r: torch.conv1d(r(2, 8, 20), r(8, 1, 4), groups=8),
     "conv2d": lambda r: torch.conv2d(r(2, 3, 9, 9), r(4, 3, 3, 3), padding=1),
     "einsum": lambda r: torch.einsum("bij,bjk->bik", r(2, 3, 4), r(2, 4, 5)),
-    "attention": lambda r: torch.nn.functional.scaled_dot_product_attention(
-        r(2, 4, 6, 8), r(2, 4, 9, 8), r(2, 4, 9, 8)
-    ),
+    "addmm onto a matrix": lambda r: torch.addmm(r(5, 3), r(5, 7), r(7, 3)),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sessions.memory import Climb, Culprit, ProcessMemory
+from sessions.timing import WAITING
 from workbench.profile.profile import OF_FORWARD, TABLES, Profile, phases
 from workbench.profile.rows import Row
 from workbench.profile.units import (
@@ -179,6 +180,8 @@ def _notes(profile: Profile, by: str) -> list[str]:
             "read hands out mapped pages: what was not in memory came from disk inside the copy "
             f"({some(faults, 'major fault')} while weights were mapped)"
         )
+    if by == "stage" and profile.timing.stage(WAITING).self_ns:
+        out.append("waiting: nothing of this rank ran, and another rank of its process worked")
     if by == "stage" and profile.manifest.level not in ("", "calls"):
         out.append(
             f"recorded at level {profile.manifest.level}, which is part of these times: --level calls costs least"

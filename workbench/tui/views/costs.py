@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from rich.text import Text
 
 from sessions.memory import Climb, ProcessMemory
+from sessions.timing import WAITING
 from workbench.profile import units
 from workbench.profile.flame import PHASES
 from workbench.profile.profile import OF_FORWARD, TABLES, Profile, phases
@@ -169,6 +170,8 @@ class Costs(View):
             return "Bytes are arguments and results, each once; the time is the operator's with all it launched."
         if costs is not None and not costs.memory:
             return "Memory is not recorded in this session: it has no samples. Its time is without what lies inside."
+        if row.name == WAITING:
+            return "Nothing of this rank ran, and another rank of its process worked: ranks in lockstep take turns."
         if self.by == "stage":
             return "Its own time, without the stages inside it; each moment counts once, all ranks together."
         return "A rise between two looks is shared by time among what ran between them."
