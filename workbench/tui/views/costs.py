@@ -58,6 +58,7 @@ class Costs(View):
             self.rows = sorted(self.rows, key=lambda row: -row.ns)
         self.whole_ns = sum(row.ns for row in rows) or 1.0
         self.longest_ns = max((row.ns for row in rows), default=0.0) or 1.0
+        self.has_memory = any(row.rss_bytes is not None for row in rows)
         # names of anything but a stage are long
         self.bar = BAR if self.by == "stage" else BAR // 2
         self.columns = (
@@ -65,7 +66,7 @@ class Costs(View):
             Column("calls", 8 if self.by == "stage" else 6, is_right=True),
             Column("ms", 10 if self.by == "stage" else 8, is_right=True),
             Column("share", self.bar),
-            Column("GB/s" if self.by in OF_FORWARD else "memory", 9, is_right=True),
+            Column("memory" if self.has_memory else "GB/s", 9, is_right=True),
         )
 
     def above(self, width: int) -> Lines:
@@ -86,7 +87,7 @@ class Costs(View):
     def cells(self, row: Row, width: int) -> Sequence[Text]:
         """Name, calls, time, share of the longest, memory or rate."""
         lit = row.ns == self.longest_ns
-        last = self._rate(row) if self.by in OF_FORWARD else units.grown(row.rss_bytes or 0)
+        last = units.grown(row.rss_bytes or 0) if self.has_memory else self._rate(row)
         return (
             cut(said(f" {row.name.rpartition('::')[2]}", "b" if lit else "t"), width, keeps_end=True),
             said(f"{row.calls:,}" if row.calls else "", "f"),
