@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from inspectors.probe.events import NO_RANK, MemorySampled
+from inspectors.probe.stages import includes
 from inspectors.probe.usage import DeviceMemory, HostMemory, device_index, device_memory, host_memory
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from inspectors.probe.inspector import Inspector
 
 INTERVAL_S = 0.02
+THRIFTY_INTERVAL_S = 0.05
+"""At level `calls`, where a load must take hardly longer than without us."""
 REST_S = 1.0
 """So long after the last stage the thread goes on: engines build their model between two stages."""
 
@@ -30,6 +33,7 @@ class Sampler:
 
     def __init__(self, probe: Probe, inspector: Inspector) -> None:
         self._probe, self._recorder, self._inspector = probe, probe.recorder, inspector
+        self._interval_s = INTERVAL_S if includes(probe.level, "ledger") else THRIFTY_INTERVAL_S
         self._start_afresh()
         itself = weakref.ref(self)
 
@@ -92,7 +96,7 @@ class Sampler:
     def _run(self) -> None:
         me = threading.current_thread()
         while self._thread is me:
-            time.sleep(INTERVAL_S)
+            time.sleep(self._interval_s)
             with self._probe.guarded(self._inspector):
                 self._look()
             with self._lock:
