@@ -67,19 +67,38 @@ def host_memory() -> HostMemory:
 
 def device_memory(index: int | None) -> DeviceMemory:
     """What the accelerator's allocator holds, through the torch that the host imported; `index` None: the current."""
-    accelerator: Any = getattr(sys.modules.get("torch"), "accelerator", None)
-    if not hasattr(accelerator, "memory_stats"):
+    torch: Any = sys.modules.get("torch")
+    accelerator: Any = getattr(torch, "accelerator", None)
+    device = accelerator.current_accelerator() if hasattr(accelerator, "current_accelerator") else None
+    if device is None:
         return DeviceMemory()
-    device = accelerator.current_accelerator()
-    told: dict[str, Any] = accelerator.memory_stats(*(() if index is None else (index,))) if device is not None else {}
-    if not told:  # no accelerator, or its allocator was not asked for anything yet
+    which = () if index is None else (index,)
+    told: dict[str, int] = {}
+    if hasattr(accelerator, "memory_stats") and device.type not in _refused:
+        try:
+            told = accelerator.memory_stats(*which)
+        except RuntimeError:  # a backend whose allocator torch cannot ask
+            _refused.add(device.type)
+    if device.type in _refused:
+        told = _told_by_backend(getattr(torch, device.type, None), which)
+    if not told:  # nobody tells, or its allocator was not asked for anything yet
         return DeviceMemory()
-    return DeviceMemory(
-        str(device.type) if index is None else f"{device.type}:{index}",
-        told.get("allocated_bytes.all.current", UNKNOWN),
-        told.get("reserved_bytes.all.current", UNKNOWN),
-        told.get("allocated_bytes.all.peak", UNKNOWN),
-    )
+    name = str(device.type) if index is None else f"{device.type}:{index}"
+    return DeviceMemory(name, *(told.get(key, UNKNOWN) for key in _KEYS))
+
+
+_KEYS = ("allocated_bytes.all.current", "reserved_bytes.all.current", "allocated_bytes.all.peak")
+_ASKED = ("memory_allocated", "memory_reserved", "max_memory_allocated")
+_refused: set[str] = set()
+
+
+def _told_by_backend(module: Any, which: tuple[int, ...]) -> dict[str, int]:
+    """The same three numbers from `torch.<backend>`, if it has them and the host uses it."""
+    is_used = getattr(module, "is_initialized", None)
+    asked = [getattr(module, name, None) for name in _ASKED]
+    if is_used is None or None in asked or not is_used():
+        return {}
+    return {key: int(ask(*which)) for key, ask in zip(_KEYS, asked, strict=True) if ask is not None}
 
 
 def device_index() -> int | None:

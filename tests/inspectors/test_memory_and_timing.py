@@ -161,3 +161,21 @@ def test_a_device_is_asked_through_the_hosts_own_torch_only(monkeypatch):
     assert usage.device_memory(None) == ("", -1, -1, -1)
     monkeypatch.delitem(sys.modules, "torch")
     assert usage.device_memory(None) == ("", -1, -1, -1)
+
+
+def test_a_backend_that_torch_cannot_ask_is_asked_itself_or_left_alone(monkeypatch):
+    def stats(*_):
+        raise RuntimeError("Allocator for chip is not a DeviceAllocator.")
+
+    accelerator = SimpleNamespace(current_accelerator=lambda: SimpleNamespace(type="chip"), memory_stats=stats)
+    torch = SimpleNamespace(accelerator=accelerator)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(usage, "_refused", set())
+    assert usage.device_memory(None) == ("", -1, -1, -1)
+    torch.chip = SimpleNamespace(
+        is_initialized=lambda: True, memory_allocated=lambda *_: 4, memory_reserved=lambda *_: 5,
+        max_memory_allocated=lambda *_: 6,
+    )  # fmt: skip
+    assert usage.device_memory(0) == ("chip:0", 4, 5, 6)
+    torch.chip.is_initialized = lambda: False
+    assert usage.device_memory(0) == ("", -1, -1, -1)
