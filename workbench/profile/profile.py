@@ -20,6 +20,8 @@ from workbench.profile.rows import Row, row_of_launches, slowest
 
 TABLES = ("stage", "file", "parameter", "layer", "module", "kernel")
 OF_FORWARD = frozenset({"layer", "module", "kernel"})
+_RECORD = "record a load with loadscope trace MODEL, or look at the log with loadscope open"
+_WAIT = "wait until its first stage has begun, or watch it with loadscope open"
 BETWEEN_LAUNCHES = "(between launches)"
 OUTSIDE = "(outside the layers)"
 NO_MODULE = "(in no module)"
@@ -198,7 +200,7 @@ def require_recorded(profile: Profile, by: str | None = None) -> None:
         state = "the host has not come so far yet" if profile.is_live else "nothing of an engine was recorded"
         raise UserError(
             f"{folder} holds no load and no forward pass{which}: {state}",
-            _other_rank(profile) or "record a load with loadscope trace MODEL, or look at the log with loadscope open",
+            _other_rank(profile) or (_WAIT if profile.is_live else _RECORD),
             INCOMPLETE,
         )
     if by in OF_FORWARD and not profile.passes:
