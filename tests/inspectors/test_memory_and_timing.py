@@ -108,15 +108,17 @@ for thread in load(): thread.join(20); print(thread.is_alive())
 
 def test_a_forked_child_has_samples_of_its_own(both):
     host = both.run("""
-import multiprocessing
+import multiprocessing, threading
 import toyengine.models.toy as toy
 from toyengine.reading import iterate, open_checkpoint
-def load(): toy.Model().load_weights(iterate(open_checkpoint("x")))
+def load():
+    toy.Model().load_weights(iterate(open_checkpoint("x")))
+    print([t.is_alive() for t in threading.enumerate() if t.name == "loadscope-memory"], flush=True)
 load()
 child = multiprocessing.get_context("fork").Process(target=load)
 child.start(); child.join(); print(child.exitcode)
 """)
-    assert host.out == "0\n"
+    assert host.out == "[True]\n[True]\n0\n"
     sampled = {event.pid for event in host.of("memory.sampled")}
     assert sampled == {event.pid for event in host.of("weights.mapped")}
     assert len(sampled) == 2
