@@ -41,7 +41,7 @@ async def test_every_table_and_the_blocks_of_a_stage_are_a_key_away(demo):
         for told in ("0005-of-00005", "w13_weight", "(outside the layers)", "in_proj_qkvz", "fp8_block_linear"):
             await it.press("v")
             await it.shows(told)
-        await it.press("v", "j", "j", "j", "enter")
+        await it.press("v", "g", "j", "j", "enter")
         await it.shows("load_weights itself")
         await it.press("escape", "G", "o")
         await it.shows("slowest first")

@@ -100,6 +100,10 @@ class Costs(View):
         is_known = row.bytes_per_s and self.costs is not None and not self.costs.is_timed_on_host_only
         return f"{(row.bytes_per_s or 0) / 1e9:.2f}" if is_known else "?" if row.unknown_bytes else ""
 
+    def start(self) -> int:
+        """The row that took longest."""
+        return max(range(len(self.rows)), key=lambda at: self.rows[at].ns, default=0)
+
     def identity(self, row: Row) -> Hashable:
         """Its table and name."""
         return (self.by, row.name)
@@ -110,7 +114,7 @@ class Costs(View):
         lines.append(_line("time", f"{milliseconds(round(row.ns))} ms", units.percent(row.ns / self.whole_ns)))
         lines += [_line(name, units.duration(ns)) for name, ns in _parts(row)]
         if row.calls:
-            lines.append(fact("calls", f"{row.calls:,}", indent=13))
+            lines.append(fact("calls", f"{row.calls:,}", indent=15))
         lines += self._numbers(row)
         if self.by in {"stage", "parameter"}:
             lines += self._peak(row, width)
@@ -199,7 +203,7 @@ class Costs(View):
 
 
 def _line(label: str, value: str, more: str = "") -> Text:
-    return paint("{m|$}$  {m|$}", label.ljust(13), value.ljust(10), more)
+    return paint("{m|$}$  {m|$}", label.ljust(15), value.ljust(10), more)
 
 
 def _parts(row: Row) -> list[tuple[str, float]]:
