@@ -37,7 +37,9 @@ KEYS: dict[str, tuple[str, ...]] = {
 COUNTED = frozenset({"tensor.listed", "parameter.registered"})
 """Kinds of which neighbours are one row with a count."""
 
-HIDDEN = frozenset({"weight.written", "value.summarized", "tensor.read", "tensor.kept"})
+HIDDEN = frozenset(
+    {"weight.written", "value.summarized", "tensor.read", "tensor.kept", "memory.sampled", "stage.timed"}
+)
 """Kinds shown in the row of the call around them, or of what came before."""
 
 _IN_LAYERS = frozenset(KEYS) - {"weights.mapped", "forward.ran", "stage.failed"}

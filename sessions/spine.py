@@ -8,6 +8,8 @@ from sessions.session import Session
 from sessions.summary import STAGE_KINDS, bounds
 
 _STAGED = frozenset(kind for kinds in STAGE_KINDS.values() for kind in kinds)
+_BY_THE_CLOCK = frozenset({"memory.sampled"})
+"""Kinds that come whether or not the engine does anything."""
 
 
 def span_ns(session: Session) -> tuple[int, int]:
@@ -15,7 +17,7 @@ def span_ns(session: Session) -> tuple[int, int]:
 
     The start of the process and its imports come before the first stage: they would be most of the line.
     """
-    rollups = [row for stream in session.streams for row in stream.rollup()]
+    rollups = [row for stream in session.streams for row in stream.rollup() if row[0] not in _BY_THE_CLOCK]
     if not rollups:
         return 0, 0
     begins = [row[2] for row in rollups if row[0] in _STAGED] or [row[2] for row in rollups]
@@ -33,7 +35,9 @@ def density(session: Session, width: int) -> list[float]:
         return cells
     scale = width / max(end - begin, 1)
     for stream in session.streams:
-        for _, count, first, last in stream.rollup():
+        for kind, count, first, last in stream.rollup():
+            if kind in _BY_THE_CLOCK:
+                continue
             left = max(0, min(int((first - begin) * scale), width - 1))
             right = max(left, min(int((last - begin) * scale), width - 1))
             for cell in range(left, right + 1):

@@ -12,7 +12,7 @@ from pathlib import Path
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
 from sessions.manifest import Manifest
-from workbench import arming, hostpython, places, planted, plugins
+from workbench import arming, hostpython, machine, places, planted, plugins
 from workbench.errors import UserError
 from workbench.host import Host
 from workbench.preflight.config import ModelFacts
@@ -154,7 +154,7 @@ def _manifest(watch: Watch, folder: Path, engines: tuple[str, ...]) -> Manifest:
         is_paused_at_start=watch.is_paused_at_start,
         breakpoints=watch.breakpoints,
         max_events=watch.max_events,
-        extra={"hold_seconds": watch.hold_s} if watch.hold_s else {},
+        extra={**machine.measured_facts(), **({"hold_seconds": watch.hold_s} if watch.hold_s else {})},
     )
 
 

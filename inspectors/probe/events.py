@@ -34,6 +34,7 @@ from inspectors.probe.process_events import (
     ProcessStarted,
     RecordingCapped,
     StageFailed,
+    StageTimed,
     TracepointMissing,
 )
 
@@ -65,6 +66,7 @@ __all__ = [
     "ShardSplit",
     "SkipDecided",
     "StageFailed",
+    "StageTimed",
     "TensorKept",
     "TensorListed",
     "TensorRead",

@@ -84,7 +84,8 @@ class MemorySampled(Body):
     """Memory of the process at one moment. `cause` is "stage", "call" or "clock" (a sample between events).
 
     Bytes are of the host's resident set, and of the device's allocator where it has one (-1: it has none); faults are
-    counted since the process began.
+    counted since the process began. `file_bytes` of the resident set are pages of files, such as a mapped checkpoint,
+    which the system takes back when it needs them.
     """
 
     kind: ClassVar[str] = "memory.sampled"
@@ -97,3 +98,23 @@ class MemorySampled(Body):
     device_allocated_bytes: int = -1
     device_reserved_bytes: int = -1
     device_peak_bytes: int = -1
+    file_bytes: int = -1
+
+
+@dataclass(frozen=True)
+class StageTimed(Body):
+    """What one call of a stage used besides its time (span, told when it is over): differences, -1 where unknown.
+
+    `thread_cpu_ns` is of the calling thread alone; the rest is of the whole process, other ranks' threads included.
+    `read_bytes` came from storage; `waits` is how often a thread gave up the processor by itself.
+    """
+
+    kind: ClassVar[str] = "stage.timed"
+    of_stage: str = ""
+    thread_cpu_ns: int = -1
+    user_ns: int = -1
+    system_ns: int = -1
+    read_bytes: int = -1
+    minor_faults: int = -1
+    major_faults: int = -1
+    waits: int = -1

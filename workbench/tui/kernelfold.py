@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sessions.launches import layer_of
 from sessions.session import Session
 
 
@@ -76,13 +77,6 @@ def _kernel(key: tuple[object, ...], first: tuple[object, ...], counted: list[in
         launches=counted[0],
         total_ns=counted[1],
     )
-
-
-def layer_of(module: str) -> str:
-    """`model.layers.3.mlp.gate` → `model.layers.3`; "" outside a numbered layer."""
-    parts = module.split(".")
-    numbered = next((n for n, part in enumerate(parts) if part.isdigit()), None)
-    return ".".join(parts[: numbered + 1]) if numbered is not None else ""
 
 
 def _whole(value: object) -> int:

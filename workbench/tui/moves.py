@@ -9,8 +9,8 @@ from inspectors.probe.events import LoaderCalled
 from sessions.errors import SessionError
 from sessions.event import Event
 from sessions.filters import parse
+from sessions.launches import layer_of
 from sessions.session import Session
-from workbench.tui.kernelfold import layer_of
 
 BLOCK = 512
 CALL = "loader.called"

@@ -19,6 +19,7 @@ from workbench.diagnosis.finding import Finding
 from workbench.diagnosis.verdict import findings
 from workbench.errors import internal
 from workbench.places import state_folder
+from workbench.profile.profile import Profile
 from workbench.tui.judgement import Judgement, judgement_of
 from workbench.tui.kernelfold import Kernel, kernels
 from workbench.tui.spinefold import spine_facts
@@ -57,6 +58,7 @@ class Snapshot:
     timeline: Timeline | None = None
     checkpoint_tensors: int = 0
     summary: Summary | None = None
+    costs: Profile | None = None
     judgement: Judgement | None = None
     spine: SpineFacts = field(default_factory=SpineFacts)
     faults: Mapping[str, Fault] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Folding:
         self._generation = 0
         self._timeline: Timeline | None = None
         self._kept: dict[str, tuple[object, object]] = {}
+        self._owes_costs = False
 
     @property
     def is_large(self) -> bool:
@@ -93,8 +96,8 @@ class Folding:
 
     @property
     def is_done(self) -> bool:
-        """True when the timeline holds every event."""
-        return self._timeline is None or self._timeline.is_built
+        """True when the timeline holds every event, and nothing was put off to the next fold."""
+        return (self._timeline is None or self._timeline.is_built) and not self._owes_costs
 
     def first(self) -> Snapshot:
         """The manifest and the first rows, before anything else is folded."""
@@ -128,6 +131,7 @@ class Folding:
             timeline=self._part("timeline", self._timed, None, self._generation),
             checkpoint_tensors=tensors,
             summary=self._part("summary", lambda: summary(session), None),
+            costs=self._costs(),
             judgement=self._part("comparison", lambda: judgement_of(session), None),
             spine=self._part(
                 "spine",
@@ -138,6 +142,16 @@ class Folding:
             faults=dict(self._faults),
             generation=self._generation,
         )
+
+    def _costs(self) -> Profile | None:
+        """Of a large session in a fold of their own: adding them up must not keep the other questions waiting."""
+        kept = self._kept.get("costs")
+        is_due = kept is None or kept[0] != (self._session.generation, None)
+        if self.is_large and is_due and not self._owes_costs:
+            self._owes_costs = True
+            return kept[1] if kept is not None else None  # type: ignore[return-value]
+        self._owes_costs = False
+        return self._part("costs", lambda: Profile(self._session).prepared(), None)
 
     def _timed(self) -> Timeline:
         if self._timeline is None:

@@ -33,7 +33,7 @@ VIEWS: Mapping[str, type[View]] = {
 }
 PARTS = {"timeline": "timeline", "parameters": "parameters", "decisions": "decisions", "Kernels": "kernels"} | {
     "precision": "comparison",
-    "memory·time": "summary",
+    "memory·time": "costs",
     "findings": "findings",
 }
 """Which part of the snapshot a question cannot do without."""
