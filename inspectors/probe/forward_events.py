@@ -23,13 +23,17 @@ class KernelChosen(Body):
 
 @dataclass(frozen=True)
 class ForwardRan(Body):
-    """One forward pass of one rank (span). `phase` is "prefill" or "decode"."""
+    """One forward pass of one rank (span). `phase` is "prefill" or "decode".
+
+    `device_times` is "profiler" where the launches' device times were taken, else why not; "" where nobody asked.
+    """
 
     kind: ClassVar[str] = "forward.ran"
     stage: ClassVar[str] = "forward.run"
     model_class: str = ""
     phase: str = ""
     tokens: int = 0
+    device_times: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class KernelLaunched(Body):
     """One op or Triton launch in a forward pass (span). `launcher` is "aten", "custom", "triton" or "method".
 
     `shapes` are the tensor arguments as "dtype[a,b]", `outputs` likewise; `grid` is empty unless Triton.
-    `strides` are those of the tensor arguments, in elements, as "[a,b]". Numbers that nobody told are -1.
+    `strides` are those of the tensor arguments, in elements, as "[a,b]"; `alignments` (not of aten) are the powers of
+    two, up to 512, that divide the place of their first elements in their storages, in bytes. `device_ns` is what the
+    device worked for it and all it launched. Numbers that nobody told are -1.
     """
 
     kind: ClassVar[str] = "kernel.launched"
@@ -56,6 +62,7 @@ class KernelLaunched(Body):
     registers: int = -1
     spills: int = -1
     device_ns: int = -1
+    alignments: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
