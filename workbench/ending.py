@@ -41,7 +41,13 @@ def conclude(folder: Path, args: Namespace, *, has_just_run: bool) -> int:
     """Tell the verdict of a session as JSON or as text; returns the exit code."""
     session = Session.open(folder)
     try:
-        verdict = verdict_of(session, args.verb, fail_on=getattr(args, "fail_on", "error"), has_just_run=has_just_run)
+        verdict = verdict_of(
+            session,
+            args.verb,
+            fail_on=getattr(args, "fail_on", "error"),
+            has_just_run=has_just_run,
+            limits=getattr(args, "limits", ""),
+        )
         if args.json:
             print(json.dumps(verdict.as_json(), ensure_ascii=False))
         else:

@@ -35,6 +35,7 @@ class Watch:
     max_events: int = DEFAULT_MAX_EVENTS
     echoes_log: bool = False
     scenario: str | None = None
+    limits: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def _manifest(watch: Watch, folder: Path, engines: tuple[str, ...]) -> Manifest:
         is_paused_at_start=watch.is_paused_at_start,
         breakpoints=watch.breakpoints,
         max_events=watch.max_events,
+        limits=watch.limits,
     )
 
 

@@ -23,6 +23,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="a module with an ENGINE of your own, importable in the host when it starts (repeatable)",
     )
     arguments.add_watching(parser)
+    arguments.add_limits(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="do not repeat what the host prints")
     arguments.add_fail_on(parser)
     arguments.add_json(parser)
