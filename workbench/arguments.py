@@ -32,7 +32,6 @@ def add_limits(parser: ArgumentParser) -> None:
         "--limits",
         metavar="NAME",
         type=limits_named,
-        default="",
         help=f"judge every launch by the limits of this device, which need not be here: {', '.join(LIMITS)}",
     )
 
@@ -92,5 +91,5 @@ def watch_of(args: Namespace) -> Watch:
         breakpoints=breakpoints,
         max_events=args.max_events,
         echoes_log=args.verbose,
-        limits=getattr(args, "limits", ""),
+        limits=getattr(args, "limits", None) or "",
     )

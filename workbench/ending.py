@@ -46,7 +46,7 @@ def conclude(folder: Path, args: Namespace, *, has_just_run: bool) -> int:
             args.verb,
             fail_on=getattr(args, "fail_on", "error"),
             has_just_run=has_just_run,
-            limits=getattr(args, "limits", ""),
+            limits=getattr(args, "limits", None) or "",
         )
         if args.json:
             print(json.dumps(verdict.as_json(), ensure_ascii=False))

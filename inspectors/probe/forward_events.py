@@ -91,7 +91,10 @@ class TensorKept(Body):
 class ValueSummarized(Body):
     """Statistics of one tensor (level `values`): `role` is "parameter", "scale", "input" or "output" (of `module`).
 
-    Fractions are of all elements; subnormal and saturated (at the largest finite value) as the dtype defines them.
+    The envelope's stage says when: weight.map (all weights are loaded), weights.process (its layer was processed),
+    forward.run (the first pass), weight.load (after one loader call, in recordings of before). `index` counts the
+    tensors of one role. Fractions are of all elements; subnormal and saturated (at the largest finite value) as the
+    dtype defines them, -1 where it does not; the others are of the finite elements.
     """
 
     kind: ClassVar[str] = "value.summarized"
@@ -111,3 +114,4 @@ class ValueSummarized(Body):
     maximum: float = 0.0
     subnormal_fraction: float = 0.0
     saturated_fraction: float = 0.0
+    index: int = 0

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-INSPECTORS = [f"inspectors.{name}" for name in ("checkpoint", "decisions", "weights", "kernels", "values")]
+INSPECTORS = [f"inspectors.{name}" for name in ("checkpoint", "decisions", "weights", "kernels", "numerics")]
 SKIPPED_AS_WHOLE = ("linear_attn.conv1d", "linear_attn.in_proj_ba", "linear_attn.in_proj_qkvz", "mlp.gate",
                     "mlp.shared_expert_gate")  # fmt: skip
 
