@@ -24,7 +24,8 @@ def _judge(case: Case) -> Iterator[Finding]:
             continue
         steps = [_steps(shape, stride) for shape, stride in zip(shapes, strides, strict=True)]
         for one in misaligned(case.limits, alignments, steps):
-            if (name, one.argument, one.part) not in told:
+            # A single number is read by itself wherever it stands.
+            if steps[one.argument] and (name, one.argument, one.part) not in told:
                 told.add((name, one.argument, one.part))
                 yield _finding(case, case.limits, position, rank, (name, module, shapes[one.argument]), one)
 
