@@ -82,9 +82,9 @@ def _range(dtype: Any) -> _Range:
     if dtype.is_floating_point:
         try:
             said = torch.finfo(dtype)
-        except TypeError:  # float4 in pairs
+            return _Range(float(said.smallest_normal), -float(said.max), float(said.max))
+        except (TypeError, NotImplementedError):  # float4 in pairs
             return _Range(None, None, None)
-        return _Range(float(said.smallest_normal), -float(said.max), float(said.max))
     if dtype in {torch.int8, torch.int16}:
         said = torch.iinfo(dtype)
         return _Range(None, float(said.min), float(said.max))

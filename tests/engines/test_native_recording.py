@@ -9,14 +9,18 @@ import pytest
 from safetensors.torch import load_file
 
 COUNT_LOADER_CALLS = """
-calls = collections.Counter()
+calls, choices = collections.Counter(), collections.Counter()
 def profile(frame, event, arg):
     if event == "call" and frame.f_back is not None and frame.f_back.f_code.co_name == "load_model_weights":
         # A property of that name, which is read before the call, has one argument.
         is_loader = frame.f_code.co_filename.rpartition("/")[0].endswith("layers") and frame.f_code.co_argcount > 1
         if is_loader: calls[getattr(frame.f_code, "co_qualname", frame.f_code.co_name)] += 1
+    if event == "call" and frame.f_code.co_name == "choose" and frame.f_code.co_filename.endswith("kernels/choice.py"):
+        choices[f"{frame.f_locals['module']} {frame.f_locals['op']}"] += 1
 threading.setprofile(profile)
 """
+
+COUNTED = "said['calls'], said['choices'] = calls, choices"
 
 COUNT_SPLITS = """
 from torch.overrides import TorchFunctionMode
@@ -82,7 +86,7 @@ def test_parameters_and_tokens_are_bit_identical_with_and_without_the_probe(run_
 
 
 def test_recorded_loader_calls_equal_a_count_by_the_profiler(run_host, calls_run, checkpoints):
-    counted = run_host(None, code=(COUNT_LOADER_CALLS, "", "said['calls'] = calls")).said["calls"]
+    counted = run_host(None, code=(COUNT_LOADER_CALLS, "", COUNTED)).said["calls"]
     by_function: Counter[str] = Counter()
     for name, count in counted.items():
         by_function[name.rpartition(".")[2]] += count
@@ -90,6 +94,14 @@ def test_recorded_loader_calls_equal_a_count_by_the_profiler(run_host, calls_run
     index = json.loads((checkpoints["fp8"] / "model.safetensors.index.json").read_text())
     assert recorded == by_function
     assert sum(recorded.values()) == 2 * len(index["weight_map"])
+
+
+def test_recorded_choices_of_kernels_equal_a_count_by_the_profiler(run_host, calls_run):
+    counted = run_host(None, code=(COUNT_LOADER_CALLS, "", COUNTED)).said["choices"]
+    chosen = calls_run.of("kernel.chosen")
+    assert Counter(f"{one.body['module']} {one.body['op']}" for one in chosen) == counted
+    assert counted["model.layers.0.linear_attn.norm rms_norm_gated"] == 2  # one a rank
+    assert {one.rank for one in chosen} == {0, 1}
 
 
 def test_every_loader_call_knows_the_tensor_it_was_given(calls_run):
@@ -117,6 +129,8 @@ def test_recorded_kernels_equal_a_count_by_a_dispatch_mode(run_host, calls_run):
     recorded = Counter(launch.body["name"] for launch in calls_run.of("kernel.launched"))
     assert recorded == counted
     assert recorded["native::rms_norm"] > 0
+    at_values = run_host("values").of("kernel.launched")
+    assert Counter(launch.body["name"] for launch in at_values) == counted
     forwards = calls_run.of("forward.ran")
     assert [(f.body["phase"], f.body["tokens"], f.rank) for f in forwards] == [
         ("prefill", 3, 0), ("prefill", 3, 1), ("decode", 1, 0), ("decode", 1, 1),
@@ -131,6 +145,9 @@ def test_a_kernel_knows_its_module_shapes_and_duration(calls_run):
     assert first.body["shapes"] == ["bfloat16[3,256]", "bfloat16[256]"]
     assert first.body["outputs"] == ["bfloat16[3,256]"]
     assert first.body["launcher"] == "custom"
+    assert first.body["strides"] == ["[256,1]", "[1]"]
+    assert first.body["alignments"] == [512, 512]
+    assert {first.body[name] for name in ("num_warps", "shared_bytes", "registers", "spills", "device_ns")} == {-1}
     assert first.dur_ns > 0
 
 
@@ -145,6 +162,9 @@ def test_recorded_triton_launches_equal_a_count_in_the_interpreter(run_host):
     for launch in launches:
         assert launch.body["grid"]
         assert by_seq[launch.parent].kind in {"kernel.launched", "forward.ran"}
+        assert len(launch.body["strides"]) == len(launch.body["alignments"]) == len(launch.body["shapes"])
+    norms = [launch.body for launch in launches if launch.body["name"] == "rms_norm_kernel"]
+    assert {norm["num_warps"] for norm in norms} == {4}
 
 
 def test_the_ledger_rebuilds_every_parameter_from_the_checkpoint(run_host, checkpoints, tmp_path):
@@ -193,15 +213,3 @@ loader.LoadOptions = lambda **kwargs: options_class(**kwargs, fused_fallback=fal
     assert decided["matched_entry"] == -1
     assert decided["tried"] == [f"model.layers.0.linear_attn.{name}" for name in ("in_proj_b", "in_proj_a")]
     assert failed.body["module"] in decided["ignored"]
-
-
-def test_values_are_those_of_the_filled_parameter(run_host, tmp_path):
-    run = run_host("values", model="bf16", tp=1, save=str(tmp_path / "parameters.safetensors"))
-    kept = load_file(tmp_path / "parameters.safetensors")
-    last = {value.body["parameter"]: value.body for value in run.of("value.summarized")}
-    assert len(last) == len(kept)
-    for name, tensor in kept.items():
-        said, wide = last[name.partition("/")[2]], tensor.double()
-        assert said["absmax"] == pytest.approx(float(wide.abs().max()))
-        assert said["rms"] == pytest.approx(float(wide.square().mean().sqrt()))
-        assert said["nan_count"] == 0
