@@ -80,8 +80,8 @@ def device_times(events: Iterable[Any]) -> dict[int, int]:
     for event in events:
         if event.name.startswith(_PREFIX) and event.name[len(_PREFIX) :].isdigit():
             key = int(event.name[len(_PREFIX) :])
-            before_torch_2_4 = getattr(event, "cuda_time_total", 0.0)
-            time_us = float(getattr(event, "device_time_total", before_torch_2_4))
+            # Before torch 2.4 it was called after the one device there was.
+            time_us = float(event.device_time_total if hasattr(event, "device_time_total") else event.cuda_time_total)
             # A device's own copy of the block is the span from its first to its last kernel, gaps included.
             if time_us > 0 and not _is_of_device(event):
                 found[key] = round(time_us * 1000)

@@ -67,10 +67,9 @@ def _stride(tensor: Any) -> str:
 
 
 def _alignment(tensor: Any) -> int:
-    try:
-        offset = int(tensor.storage_offset()) * int(tensor.element_size())
-    except (RuntimeError, NotImplementedError):
+    if not _stride(tensor):
         return UNTOLD
+    offset = int(tensor.storage_offset()) * int(tensor.element_size())
     return min(offset & -offset or MOST_ALIGNED_BYTES, MOST_ALIGNED_BYTES)
 
 
