@@ -190,8 +190,12 @@ class KernelsInspector:
             with block:
                 out = func(*args, **kwargs)
         except BaseException:
-            if opened:
-                self._recorder.end(opened)
+            dur_ns = time.monotonic_ns() - start_ns
+            with self._probe.guarded(self):
+                if opened:
+                    self._recorder.end(opened)
+                elif is_aten:
+                    self._recorder.measured(self._operator(func, args, kwargs, "aten"), rank, start_ns, dur_ns)
             raise
         dur_ns = time.monotonic_ns() - start_ns
         with self._probe.guarded(self):

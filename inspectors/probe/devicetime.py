@@ -40,7 +40,7 @@ class DeviceProfile:
     """The profile of one forward pass. Each launch runs inside `launch`; `finish` tells their device times."""
 
     def __init__(self, activities: Iterable[Any]) -> None:
-        self._profile = sys.modules["torch"].profiler.profile(activities=list(activities))
+        self._profile = sys.modules["torch"].profiler.profile(activities=list(dict.fromkeys(activities)))
 
     @classmethod
     def begun(cls, activities: Iterable[Any]) -> DeviceProfile | None:

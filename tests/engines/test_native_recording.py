@@ -60,6 +60,28 @@ for model in {type(model) for model in loaded.models}:
     model.forward = forward
 """
 
+BREAK_THE_HEAD = """
+for model in loaded.models:
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros(7, 3, dtype=torch.bfloat16), requires_grad=False)
+whole = generate
+def generate(*given):
+    try: return whole(*given)
+    except RuntimeError as error: return str(error).splitlines()[0]
+"""
+
+A_DEVICE_THAT_TELLS_NUMBERS = """
+from inspectors.probe import devicetime
+devicetime.device_activity = lambda: torch.profiler.ProfilerActivity.CPU
+blocks = lambda events: [int(e.name.split()[-1]) for e in events if e.name.startswith("loadscope launch")]
+devicetime.device_times = lambda events: {key: 1000 * key for key in blocks(events)}
+"""
+
+A_HOST_THAT_PROFILES = """
+whole = generate
+def generate(*given):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]): return whole(*given)
+"""
+
 COUNT_TRITON = """
 import triton.runtime.interpreter as interpreter
 launches = collections.Counter()
@@ -135,6 +157,39 @@ def test_recorded_kernels_equal_a_count_by_a_dispatch_mode(run_host, calls_run):
     assert [(f.body["phase"], f.body["tokens"], f.rank) for f in forwards] == [
         ("prefill", 3, 0), ("prefill", 3, 1), ("decode", 1, 0), ("decode", 1, 1),
     ]  # fmt: skip
+
+
+def test_the_operator_that_raises_is_recorded_like_those_before_it(run_host):
+    broken = {"model": "bf16", "tp": 1}
+    counted = run_host(None, code=("", COUNT_KERNELS + BREAK_THE_HEAD, "said['kernels'] = kernels"), **broken)
+    watched = run_host("calls", code=("", BREAK_THE_HEAD, ""), **broken)
+    assert "cannot be multiplied" in counted.said["tokens"]
+    assert watched.said["tokens"] == counted.said["tokens"]
+    launches = watched.of("kernel.launched")
+    assert Counter(launch.body["name"] for launch in launches) == counted.said["kernels"]
+    assert (launches[-1].body["name"], launches[-1].body["outputs"]) == ("aten::mm", [])
+
+
+def test_the_time_of_a_device_comes_to_the_launch_it_was_taken_for(run_host):
+    watched = run_host("values", model="bf16", tp=1, code=(A_DEVICE_THAT_TELLS_NUMBERS, "", ""))
+    plain = run_host(None, model="bf16", tp=1)
+    assert watched.said["tokens"] == plain.said["tokens"]
+    forwards = watched.of("forward.ran")
+    assert [forward.body["device_times"] for forward in forwards] == ["profiler", "profiler"]
+    for forward in forwards:
+        launches = [launch for launch in watched.of("kernel.launched") if launch.parent == forward.seq]
+        assert [launch.body["device_ns"] for launch in launches] == [1000 * (n + 1) for n in range(len(launches))]
+        assert len(launches) > 100
+        assert all(launch.dur_ns > 0 and launch.body["outputs"] for launch in launches if launch.body["shapes"])
+
+
+def test_a_host_that_profiles_itself_is_left_alone_and_told_of(run_host):
+    watched = run_host("values", model="bf16", tp=1, code=(A_DEVICE_THAT_TELLS_NUMBERS, A_HOST_THAT_PROFILES, ""))
+    assert watched.code == 0, watched.err
+    told = {forward.body["device_times"] for forward in watched.of("forward.ran")}
+    assert told == {"a profiler of the host is running"}
+    assert {launch.body["device_ns"] for launch in watched.of("kernel.launched")} == {-1}
+    assert watched.of("inspector.faulted") == []
 
 
 def test_a_kernel_knows_its_module_shapes_and_duration(calls_run):
