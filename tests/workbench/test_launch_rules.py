@@ -105,13 +105,20 @@ def test_the_first_module_whose_output_is_not_finite_is_named(judged):
     mask = value("forward.run", parameter="", module="model.b", role="input", inf_count=4)
     wrong = value("forward.run", parameter="", module="model.b", role="output", nan_count=2)
     after = value("forward.run", parameter="", module="model.c", role="output", nan_count=9)
-    assert judged(sound, mask, wrong, after) == [("numerics/not-finite", "error", "NaN begins at b")]
+    assert judged(sound, mask, wrong, after) == [("numerics/first-not-finite", "error", "NaN begins at b")]
     assert judged(sound, mask) == []  # masks are made of infinities
+
+
+def test_what_begins_at_a_module_follows_from_its_parameter(judged):
+    wrong = value("forward.run", parameter="", module=MODULE, role="output", nan_count=2)
+    assert [found[0] for found in judged(wrong, value(nan_count=1))] == [
+        "numerics/not-finite", "numerics/first-not-finite",
+    ]  # fmt: skip
 
 
 def test_what_no_module_put_out_begins_between_modules(judged):
     given = value("forward.run", parameter="", module="model.c", role="input", nan_count=1)
-    assert judged(given) == [("numerics/not-finite", "error", "NaN begins at c")]
+    assert judged(given) == [("numerics/first-not-finite", "error", "NaN begins at c")]
 
 
 def test_a_scale_of_zero_is_a_warning_as_loaded_and_nothing_later(judged):
