@@ -49,6 +49,12 @@ class NumericsView:
         return not self.body.nan_count and not self.body.inf_count
 
     @property
+    def oddities(self) -> str:
+        """`3 NaN and 1 Inf`, "" when all elements are finite."""
+        counts = ((self.body.nan_count, "NaN"), (self.body.inf_count, "Inf"))
+        return " and ".join(f"{count:,} {word}" for count, word in counts if count)
+
+    @property
     def spread(self) -> float | None:
         """Of a scale: how many times the largest is as large as the smallest; None where one is not positive."""
         body = self.body

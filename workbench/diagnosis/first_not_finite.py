@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from sessions.numerics import NumericsView, numerics
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Finding, Rule
-from workbench.diagnosis.not_finite import counted
 
 
 def _judge(case: Case) -> Iterator[Finding]:
@@ -26,18 +25,18 @@ def _is_wrong(view: NumericsView) -> bool:
 def _finding(case: Case, view: NumericsView) -> Finding:
     name = view.name or "the model"
     if view.body.role == "output":
-        how = f"{name} is the first whose output holds {counted(view)}; what went into it was sound"
+        how = f"{name} is the first whose output holds {view.oddities}; what went into it was sound"
     else:
-        how = f"{name} is given {counted(view)}, and no module before it put them out: they are made between modules"
+        how = f"{name} is given {view.oddities}, and no module before it put them out: they are made between modules"
     return Finding(
         class_=RULE.class_,
         severity="error",
-        title=f"{counted(view).rpartition(' ')[2]} begins at {leaf(view.name) or name}",
+        title=f"{view.oddities.rpartition(' ')[2]} begins at {leaf(view.name) or name}",
         sentence=f"In the first forward pass {how}.",
         remedy="Compare the module's weights and scales with the checkpoint; loadscope compare shows how it departs.",
         module=view.name or None,
         rank=view.rank if view.rank >= 0 else None,
-        evidence=(case.evidence(view.position, view.body.role, f"{counted(view)} of {view.elements:,}", view.name),),
+        evidence=(case.evidence(view.position, view.body.role, f"{view.oddities} of {view.elements:,}", view.name),),
     )
 
 

@@ -18,24 +18,18 @@ def _judge(case: Case) -> Iterator[Finding]:
         yield _finding(case, view)
 
 
-def counted(view: NumericsView) -> str:
-    """`3 NaN and 1 Inf`."""
-    counts = ((view.body.nan_count, "NaN"), (view.body.inf_count, "Inf"))
-    return " and ".join(f"{count:,} {word}" for count, word in counts if count)
-
-
 def _finding(case: Case, view: NumericsView) -> Finding:
     when = "after the load" if view.when == "loaded" else "once its layer was processed"
     return Finding(
         class_=RULE.class_,
         severity="error",
         title=f"{leaf(view.name)} is not finite",
-        sentence=f"{view.name} holds {counted(view)} among {view.elements:,} elements {when}.",
+        sentence=f"{view.name} holds {view.oddities} among {view.elements:,} elements {when}.",
         remedy=f"Look at the tensor on disk, and at what fills {leaf(view.name)} (loadscope coverage).",
         module=view.body.module,
         parameter=view.name,
         rank=view.rank if view.rank >= 0 else None,
-        evidence=(case.evidence(view.position, "numerics", f"{counted(view)} of {view.elements:,}", view.name),),
+        evidence=(case.evidence(view.position, "numerics", f"{view.oddities} of {view.elements:,}", view.name),),
     )
 
 
