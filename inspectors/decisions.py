@@ -1,42 +1,66 @@
-"""Decisions: which modules stay unquantized and why, and which quantization method each module got."""
+"""Decisions: which modules stay unquantized and why, which quantization method each got, which kernels it will run."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 from inspectors.probe.agent import Probe
 from inspectors.probe.call import Call
-from inspectors.probe.events import MethodSelected, SkipDecided
+from inspectors.probe.events import KernelChosen, MethodSelected, SkipDecided
 from inspectors.probe.tensors import type_name
 from inspectors.probe.tracepoint import Tracepoint
 
 
-class DecisionsInspector:
-    """Sees skip helpers and `get_quant_method`."""
+class _ThreadState(threading.local):
+    """The modules whose methods this thread is choosing, innermost last: a method may choose its kernel meanwhile."""
 
-    stages = frozenset({"method.select"})
+    def __init__(self) -> None:
+        self.modules: list[str] = []
+
+
+class DecisionsInspector:
+    """Sees skip helpers, `get_quant_method` and the functions that choose among kernels."""
+
+    stages = frozenset({"method.select", "kernel.select"})
     level = "calls"
     tracepoints: Sequence[Tracepoint] = ()
 
     def start(self, probe: Probe) -> None:
-        """Nothing to prepare."""
+        """Forget everything of an earlier probe."""
+        del probe
+        self._state = _ThreadState()
 
     def enter(self, call: Call) -> None:
         """Name the module, should the decision fail."""
-        call.facts["module"] = module = str(call.get("module", ""))
-        call.probe.layers.note(call.get("layer"), module)
+        layer, modules = call.get("layer"), self._state.modules
+        module = str(call.get("module", "") or call.probe.layers.of(layer) or (modules[-1] if modules else ""))
+        call.facts["module"] = module
+        call.probe.layers.note(layer, module)
+        if call.tracepoint.shows == "method.selected":
+            call.kept[self] = module
+            modules.append(module)
 
     def leave(self, call: Call) -> None:
         """Record what was decided."""
+        self._ended(call)
         recorder = call.probe.recorder
         if call.tracepoint.shows == "skip.decided":
             recorder.measured(_skip_decided(call), call.rank, call.start_ns, call.dur_ns)
         elif call.tracepoint.shows == "method.selected" and call.get("selected") is not None:
             recorder.measured(_method_selected(call), call.rank, call.start_ns, call.dur_ns)
+        elif call.tracepoint.shows == "kernel.chosen" and call.get("kernel") is not None:
+            recorder.measured(_kernel_chosen(call), call.rank, call.start_ns, call.dur_ns)
 
     def failed(self, call: Call, error: BaseException) -> None:
         """The error itself is recorded by the probe."""
+        del error
+        self._ended(call)
+
+    def _ended(self, call: Call) -> None:
+        if self in call.kept:
+            self._state.modules.remove(call.kept.pop(self))
 
 
 def _skip_decided(call: Call) -> SkipDecided:
@@ -75,6 +99,16 @@ def _method_selected(call: Call) -> MethodSelected:
         layer_class=type_name(call.get("layer")),
         config_class=type_name(call.get("config")),
         method=type_name(call.get("selected")),
+        where=call.where,
+    )
+
+
+def _kernel_chosen(call: Call) -> KernelChosen:
+    return KernelChosen(
+        module=call.facts["module"],
+        op=str(call.get("op", "") or ""),
+        kernel=str(call.get("kernel")),
+        refused=_texts(call.get("refused")),
         where=call.where,
     )
 

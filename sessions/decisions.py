@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sessions.checkpoint import header
 from sessions.dtypes import is_plain, spelled
+from sessions.kernels import ChosenKernel, chosen_kernels
 from sessions.ledger import ledger
 from sessions.modules import FUSED, HeaderTensor, Names
 from sessions.parameters import parameters
@@ -27,7 +28,7 @@ class DecisionView:
 
     `built` is "as is", the dtype of the quantized weight (its method where that is packed), or "quantized"; `header`
     are the module's tensors in the checkpoint; `is_contradiction`: built quantized over plain tensors without a scale,
-    or the reverse.
+    or the reverse. `where` is the rule's place in the code, `method_where` that of the method's choice.
     """
 
     module: str
@@ -49,6 +50,8 @@ class DecisionView:
     is_built_quantized: bool | None
     is_stored_quantized: bool | None
     is_contradiction: bool
+    method_where: str = ""
+    kernels: tuple[ChosenKernel, ...] = ()
 
     @property
     def matched(self) -> str:
@@ -83,6 +86,21 @@ class DecisionView:
         return -1
 
     @property
+    def is_expanded(self) -> bool:
+        """True for a fused name that was compared by its parts."""
+        return any(name != self.module for name in self.tried)
+
+    @property
+    def kernel(self) -> str:
+        """The kernels in a few words, "" when none was recorded."""
+        return ", ".join(str(one) for one in self.kernels)
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Why the other kernels were not taken, each reason once."""
+        return tuple(dict.fromkeys(reason for one in self.kernels for reason in one.refused))
+
+    @property
     def at(self) -> int:
         """The position to go to: the skip decision, else the choice of the method."""
         return self.position if self.position >= 0 else self.method_position
@@ -91,6 +109,15 @@ class DecisionView:
 def decisions(session: Session) -> tuple[DecisionView, ...]:
     """One view for each (module, rank), in order of decision."""
     return session.kept("decisions", lambda: _decisions(session))
+
+
+def by_ranks(views: Iterable[DecisionView]) -> tuple[tuple[DecisionView, tuple[int, ...]], ...]:
+    """One view for all ranks that decided alike, with these ranks, in order of decision."""
+    groups: dict[tuple[object, ...], list[DecisionView]] = {}
+    for one in views:
+        chosen = tuple((kernel.op, kernel.kernel) for kernel in one.kernels)
+        groups.setdefault((one.module, one.built, one.matched_entry, one.tried, one.method, chosen), []).append(one)
+    return tuple((group[0], tuple(one.rank for one in group)) for group in groups.values())
 
 
 _SKIP = ("module", "is_skipped", "matched_entry", "ignored", "tried", "expansion_source", "rule", "where")
@@ -120,6 +147,7 @@ class _Context:
         opened = [row[6] for row in session.rows("checkpoint.opened", ("quant_method",))]
         self.declares_quantization = any(opened)
         self.stored = self.names.stored_dtype()
+        self.kernels = chosen_kernels(session)
 
     def is_built_quantized(self, key: tuple[str, int], is_skipped: bool | None, method: str) -> bool | None:
         """From the dtypes of the parameters where there are any, else from the decision, else from the method."""
@@ -189,6 +217,7 @@ def _view(key: tuple[str, int], skip: Row | None, method: Row | None, context: _
         (skip[11] or "") if skip is not None else "", (skip[12] or "") if skip is not None else "",
         ((skip[13] if skip is not None else where) or ""),
         tensors, context.built(key, is_built, name or ""), is_built, is_stored, wrong,
+        where or "", context.kernels.get(key, ()),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "stage.failed": ("error", "module", "parameter"),
     "skip.decided": ("module",),
     "method.selected": ("module",),
+    "kernel.chosen": ("module", "op"),
     "weights.created": ("module",),
     "weights.mapped": ("model_class",),
     "loader.called": ("parameter", "checkpoint_name", "shard_id", "expert_id"),

@@ -11,6 +11,7 @@ from inspectors.probe.events import (
     EngineFound,
     ForwardRan,
     InspectorFaulted,
+    KernelChosen,
     KernelLaunched,
     LoaderCalled,
     MethodSelected,
@@ -79,6 +80,7 @@ _COUNTED = {"tensor.listed": ("tensor", "listed"), "parameter.registered": ("par
 _TOLD: dict[type[Body], Callable[[Any], str]] = {
     ShardSplit: lambda b: cut_text(b.dim, b.start, b.length, b.size),
     WeightWritten: lambda b: f"wrote {_several(b.elements, 'element')}",
+    KernelChosen: lambda b: f"{b.op} {b.kernel or 'composed'}",
     KernelLaunched: lambda b: str(b.name),
     ProcessStarted: lambda b: f"process {b.pid} started",
     EngineFound: lambda b: f"{b.engine} {b.version}".strip(),

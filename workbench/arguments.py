@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+import difflib
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
+from backends.devices.limits import LIMITS
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from workbench import plugins
 from workbench.diagnosis.finding import SEVERITIES
@@ -23,6 +25,25 @@ def add_device(parser: ArgumentParser) -> None:
     """`--device`."""
     known = ", ".join(plugins.names(plugins.DEVICES))
     parser.add_argument("--device", default="cpu", metavar="NAME", help=f"what it runs on: {known} (default: cpu)")
+
+
+def add_limits(parser: ArgumentParser) -> None:
+    """`--limits`."""
+    parser.add_argument(
+        "--limits",
+        metavar="NAME",
+        type=limits_named,
+        help=f"judge every launch by the limits of this device, which need not be here: {', '.join(LIMITS)}",
+    )
+
+
+def limits_named(name: str) -> str:
+    """A name among the limits that are known; raises ArgumentTypeError with the nearest."""
+    if name in LIMITS:
+        return name
+    near = difflib.get_close_matches(name, LIMITS, n=1, cutoff=0.4)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise ArgumentTypeError(f"no device's limits are called {name!r}: {meant}Known: {', '.join(LIMITS)}")
 
 
 def add_fail_on(parser: ArgumentParser) -> None:
@@ -76,4 +97,5 @@ def watch_of(args: Namespace) -> Watch:
         max_events=args.max_events,
         echoes_log=args.verbose,
         hold_s=args.hold,
+        limits=getattr(args, "limits", None) or "",
     )

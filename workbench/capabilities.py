@@ -105,7 +105,7 @@ def _operation(name: str, kinds: list[str], usable: Mapping[str, Device]) -> Jso
 
 
 def _chosen(kinds: list[str], device: Device) -> str:
-    runnable = kinds_on(device.torch_type, device.kernel_kinds)
+    runnable: tuple[str, ...] = kinds_on(device.torch_type, device.kernel_kinds)
     return next(kind for kind in (*runnable, REFERENCE) if kind in kinds)
 
 

@@ -47,7 +47,13 @@ def conclude(folder: Path, args: Namespace, *, has_just_run: bool, bundle: Bundl
     """Tell the verdict of a session as JSON or as text; returns the exit code."""
     session = Session.open(folder)
     try:
-        verdict = verdict_of(session, args.verb, fail_on=getattr(args, "fail_on", "error"), has_just_run=has_just_run)
+        verdict = verdict_of(
+            session,
+            args.verb,
+            fail_on=getattr(args, "fail_on", "error"),
+            has_just_run=has_just_run,
+            limits=getattr(args, "limits", None) or "",
+        )
         if args.json:
             said = verdict.as_json() | ({"bundle": str(bundle.path)} if bundle is not None else {})
             print(json.dumps(said, ensure_ascii=False))

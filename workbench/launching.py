@@ -37,6 +37,7 @@ class Watch:
     scenario: str | None = None
     timeout_s: float | None = None
     hold_s: float = 0.0
+    limits: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def _manifest(watch: Watch, folder: Path, engines: tuple[str, ...]) -> Manifest:
         breakpoints=watch.breakpoints,
         max_events=watch.max_events,
         extra={**machine.measured_facts(), **({"hold_seconds": watch.hold_s} if watch.hold_s else {})},
+        limits=watch.limits,
     )
 
 

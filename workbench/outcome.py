@@ -58,12 +58,15 @@ def can_judge() -> bool:
     return importlib.util.find_spec("numpy") is not None
 
 
-def verdict_of(session: Session, verb: str, *, fail_on: str = "error", has_just_run: bool = True) -> Verdict:
+def verdict_of(
+    session: Session, verb: str, *, fail_on: str = "error", has_just_run: bool = True, limits: str = ""
+) -> Verdict:
     """Judge a session.
 
     `has_just_run` is true for a verb that ran the host itself: then the host's failure decides (exit 4), and a
     session in which nothing was recorded is incomplete (exit 5). So is one whose host still runs, or ended without
-    anybody there to say how. `fail_on` is the least severity that gives exit 1.
+    anybody there to say how. `fail_on` is the least severity that gives exit 1. `limits` names those of the device by
+    which launches are judged instead of the session's own.
     """
     told: tuple[Finding, ...] = ()
     numbers = None
@@ -71,7 +74,7 @@ def verdict_of(session: Session, verb: str, *, fail_on: str = "error", has_just_
         from sessions.summary import summary
         from workbench.diagnosis.verdict import findings
 
-        told, numbers = findings(session), summary(session)
+        told, numbers = findings(session, limits), summary(session)
     outcome, exit_code = _judged(session, told, fail_on, has_just_run=has_just_run)
     manifest = session.manifest
     facts: dict[str, object] = {

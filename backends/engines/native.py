@@ -43,6 +43,12 @@ _TRACEPOINTS = (
         {"module": "prefix", "layer": "layer", "config": "self", "selected": "result"},
     ),
     Tracepoint(
+        "kernel.select",
+        "kernel.chosen",
+        f"{_PACKAGE}.kernels.choice:choose",
+        {"module": "module", "op": "op", "kernel": "result.kind", "refused": "result.refused"},
+    ),
+    Tracepoint(
         "weights.create",
         "weights.created",
         f"{_PACKAGE}.quantization.config:QuantizeMethod+.create_weights",

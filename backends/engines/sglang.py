@@ -40,6 +40,24 @@ def _excluding_patterns(rules: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(pattern for pattern in rules or () if pattern.startswith("-:"))
 
 
+def _function_name(function: Any) -> str | None:
+    """The name of the function that was chosen, also where some of its arguments are set already."""
+    return getattr(getattr(function, "func", function), "__name__", None)
+
+
+def _switched_off(result: Any) -> tuple[str, ...]:
+    """The block-scaled products that switches of SGLang's module rule out; it tells no reason for any other."""
+    module = sys.modules.get(f"{_QUANTIZATION}.fp8_utils")
+    gemm = getattr(module, "deep_gemm_wrapper", None)
+    switches = (
+        ("deepgemm_w8a8_block_fp8_linear_with_fallback", "ENABLE_JIT_DEEPGEMM", gemm),
+        ("aiter_w8a8_block_fp8_linear", "_use_aiter", module),
+    )
+    chosen = _function_name(result)
+    off = [(name, flag) for name, flag, holder in switches if getattr(holder, flag, None) is False and name != chosen]
+    return tuple(f"{name}: {flag} is False" for name, flag in off)
+
+
 def _skip(target: str, arguments: _Arguments, **versions: str) -> Tracepoint:
     return Tracepoint(
         "method.select", "skip.decided", f"{_QUANTIZATION}.{target}", {**arguments, "is_skipped": "result"}, **versions
@@ -98,6 +116,29 @@ _LAYERS_NAMED = tuple(
 )
 """Where a layer is told its name, before its method and its weights are made."""
 
+_KERNELS_CHOSEN = (
+    *(
+        Tracepoint(
+            "kernel.select",
+            "kernel.chosen",
+            f"{_QUANTIZATION}.fp8_utils:dispatch_{op}",
+            {
+                "op": Computed(lambda op=op: op, ()),
+                "kernel": Computed(_function_name, ("result",)),
+                "refused": Computed(refusals, ("result",)),
+            },
+        )
+        for op, refusals in (("w8a8_block_fp8_linear", _switched_off), ("w8a8_mxfp8_linear", lambda _: ()))
+    ),
+    Tracepoint(
+        "kernel.select",
+        "kernel.chosen",
+        f"{_QUANTIZATION}.base_config:FusedMoEMethodBase+.create_moe_runner",
+        {"layer": "layer", "op": Computed(lambda: "moe_runner", ()), "kernel": "self.runner.runner_backend.value"},
+    ),
+)
+"""The products of linear layers are chosen while a layer's method is, which tells the layer."""
+
 _TRACEPOINTS = (
     Tracepoint(
         "checkpoint.open",
@@ -125,6 +166,7 @@ _TRACEPOINTS = (
     ),
     *_SKIP_DECISIONS,
     *_LAYERS_NAMED,
+    *_KERNELS_CHOSEN,
     Tracepoint(
         "method.select",
         "method.selected",

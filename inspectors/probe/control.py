@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspectors.probe.tensors import inspect_tensor
+from inspectors.probe.numbers import inspect_tensor
 
 if TYPE_CHECKING:
     from inspectors.probe.gate import Gate

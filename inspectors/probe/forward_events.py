@@ -23,13 +23,17 @@ class KernelChosen(Body):
 
 @dataclass(frozen=True)
 class ForwardRan(Body):
-    """One forward pass of one rank (span). `phase` is "prefill" or "decode"."""
+    """One forward pass of one rank (span). `phase` is "prefill" or "decode".
+
+    `device_times` is "profiler" where the launches' device times were taken, else why not; "" where nobody asked.
+    """
 
     kind: ClassVar[str] = "forward.ran"
     stage: ClassVar[str] = "forward.run"
     model_class: str = ""
     phase: str = ""
     tokens: int = 0
+    device_times: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class KernelLaunched(Body):
     """One op or Triton launch in a forward pass (span). `launcher` is "aten", "custom", "triton" or "method".
 
     `shapes` are the tensor arguments as "dtype[a,b]", `outputs` likewise; `grid` is empty unless Triton.
-    `strides` are those of the tensor arguments, in elements, as "[a,b]". Numbers that nobody told are -1.
+    `strides` are those of the tensor arguments, in elements, as "[a,b]"; `alignments` (not of aten) are the powers of
+    two, up to 512, that divide the place of their first elements in their storages, in bytes. `device_ns` is what the
+    device worked for it and all it launched. Numbers that nobody told are -1.
     """
 
     kind: ClassVar[str] = "kernel.launched"
@@ -56,6 +62,7 @@ class KernelLaunched(Body):
     registers: int = -1
     spills: int = -1
     device_ns: int = -1
+    alignments: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,10 @@ class TensorKept(Body):
 class ValueSummarized(Body):
     """Statistics of one tensor (level `values`): `role` is "parameter", "scale", "input" or "output" (of `module`).
 
-    Fractions are of all elements; subnormal and saturated (at the largest finite value) as the dtype defines them.
+    The envelope's stage says when: weight.map (all weights are loaded), weights.process (its layer was processed),
+    forward.run (the first pass), weight.load (after one loader call, in recordings of before). `index` counts the
+    tensors of one role. Fractions are of all elements; subnormal and saturated (at the largest finite value) as the
+    dtype defines them, -1 where it does not; the others are of the finite elements.
     """
 
     kind: ClassVar[str] = "value.summarized"
@@ -104,3 +114,4 @@ class ValueSummarized(Body):
     maximum: float = 0.0
     subnormal_fraction: float = 0.0
     saturated_fraction: float = 0.0
+    index: int = 0

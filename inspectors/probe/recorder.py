@@ -61,6 +61,12 @@ class Recorder:
         """Events counted but not kept after the cap."""
         return self._dropped
 
+    def amend(self, seq: int, body: Body) -> None:
+        """Replace the facts of an event that is over, by what became known only later."""
+        with self._lock:
+            if seq and not self._is_dead:
+                self._rows.amend(seq, body)
+
     def point(self, body: Body, rank: int = NO_RANK, stage: str | None = None) -> int:
         """Record an event without duration; returns its seq, 0 when recording has ended."""
         return self._append(body, rank, stage, 0, 0)

@@ -80,7 +80,7 @@ class Batch:
         self.texts: list[tuple[int, str]] = []
 
     def __bool__(self) -> bool:
-        return bool(self.envelope or self.ends)
+        return bool(self.envelope or self.ends or any(self.rows.values()))
 
 
 class OpenSpan:
@@ -130,6 +130,11 @@ class StreamRows:
                 rows[span.row] = encoder.row(seq, body)
             else:
                 rows.append(encoder.row(seq, body))
+
+    def amend(self, seq: int, body: Body) -> None:
+        """Other facts of an event that is over; the row written last counts."""
+        encoder, rows = self._place(type(body))
+        rows.append(encoder.row(seq, body))
 
     def take(self) -> Batch:
         """Everything since the last time."""

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 from typing import Any
-
-_HISTOGRAM_BINS = 32
-_MAX_WINDOW = 4096
-_CHUNK_ELEMENTS = 1 << 22
 
 Shape = tuple[int, ...]
 
@@ -100,89 +95,3 @@ def unobserved() -> contextlib.AbstractContextManager[Any]:
         stack.enter_context(modes._disable_current_modes())  # noqa: SLF001 - torch has no public name for it
         stack.enter_context(torch.no_grad())
     return stack
-
-
-def statistics(tensor: Any) -> dict[str, float]:
-    """min, mean, max, absmax, rms over the finite elements, nan_count, inf_count, zero_fraction (0 … 1).
-
-    Taken from a float32 copy, a few million elements at a time, and summed in float64; the tensor is not changed.
-    """
-    torch = sys.modules["torch"]
-    low, high, total, squares, finite, nans, infs, zeros = math.inf, -math.inf, 0.0, 0.0, 0, 0, 0, 0
-    with unobserved():
-        flat = tensor.detach().reshape(-1)
-        for start in range(0, flat.numel(), _CHUNK_ELEMENTS):
-            part = _as_float(flat[start : start + _CHUNK_ELEMENTS])
-            zeros += part.numel() - int(torch.count_nonzero(part))
-            least, most = (float(edge) for edge in torch.aminmax(part))
-            if not math.isfinite(least) or not math.isfinite(most):
-                nans += int(part.isnan().sum())
-                infs += int(part.isinf().sum())
-                part = part[torch.isfinite(part)]
-                if not part.numel():
-                    continue
-                least, most = float(part.min()), float(part.max())
-            low, high = min(low, least), max(high, most)
-            total += float(part.sum(dtype=torch.float64))
-            squares += float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2
-            finite += part.numel()
-    count = max(1, math.prod(shape_of(tensor)))
-    if not finite:
-        low = high = 0.0
-    return {
-        "min": low, "max": high, "absmax": max(abs(low), abs(high)), "mean": total / max(1, finite),
-        "rms": math.sqrt(squares / max(1, finite)), "nan_count": nans, "inf_count": infs,
-        "zero_fraction": zeros / count,
-    }  # fmt: skip
-
-
-def inspect_tensor(tensor: Any, row: int, column: int, rows: int, columns: int) -> dict[str, Any]:
-    """dtype, shape, statistics, a histogram of 32 bins from min to max, and a window of values.
-
-    The window is of the matrix [all but the last dimension, last dimension]; not-a-numbers and infinities are texts.
-    """
-    if not is_tensor(tensor):
-        return {"dtype": type_name(tensor), "shape": [], "statistics": {}, "histogram": [], "window": []}
-    with unobserved():
-        return {
-            "dtype": dtype_name(tensor),
-            "shape": list(shape_of(tensor)),
-            "statistics": (said := statistics(tensor)),
-            "histogram": _histogram(tensor, said["min"], said["max"]),
-            "window": _window(tensor, row, column, rows, columns),
-        }
-
-
-def _histogram(tensor: Any, low: float, high: float) -> list[int]:
-    torch = sys.modules["torch"]
-    counts = [0] * _HISTOGRAM_BINS
-    flat = tensor.detach().reshape(-1)
-    if high <= low:
-        return counts
-    for start in range(0, flat.numel(), _CHUNK_ELEMENTS):
-        part = _as_float(flat[start : start + _CHUNK_ELEMENTS])
-        part = part[torch.isfinite(part)]
-        found = torch.histc(part, bins=_HISTOGRAM_BINS, min=low, max=high).tolist()
-        counts = [have + int(more) for have, more in zip(counts, found, strict=True)]
-    return counts
-
-
-def _window(tensor: Any, row: int, column: int, rows: int, columns: int) -> list[list[float | str]]:
-    shape = shape_of(tensor) or (1,)
-    if not math.prod(shape):
-        return []
-    rows, columns = max(0, min(rows, _MAX_WINDOW)), max(0, min(columns, _MAX_WINDOW))
-    row, column = max(0, row), max(0, column)
-    matrix = tensor.detach().reshape(-1, shape[-1])
-    part = _as_float(matrix[row : row + rows, column : column + columns])
-    return [[value if math.isfinite(value) else str(value) for value in line] for line in part.tolist()]
-
-
-def _as_float(tensor: Any) -> Any:
-    """A float32 copy on the CPU; dtypes that cannot be cast are read as bytes."""
-    torch = sys.modules["torch"]
-    tensor = tensor.detach().cpu()
-    try:
-        return tensor.to(torch.float32)
-    except (RuntimeError, TypeError):
-        return tensor.contiguous().view(torch.uint8).to(torch.float32)

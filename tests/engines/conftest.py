@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-INSPECTORS = [f"inspectors.{name}" for name in ("checkpoint", "decisions", "weights", "kernels", "values")]
+INSPECTORS = [
+    f"inspectors.{name}" for name in ("checkpoint", "decisions", "weights", "kernels", "numerics", "activations")
+]
 SKIPPED_AS_WHOLE = ("linear_attn.conv1d", "linear_attn.in_proj_ba", "linear_attn.in_proj_qkvz", "mlp.gate",
                     "mlp.shared_expert_gate")  # fmt: skip
 
@@ -57,6 +59,7 @@ class Event:
     parent: int
     rank: int
     body: dict[str, Any]
+    stage: str = ""
 
 
 def read_events(session: Path) -> list[Event]:
@@ -71,9 +74,9 @@ def read_events(session: Path) -> list[Event]:
                 name: texts[v] if storage == "text" else json.loads(texts[v]) if storage == "json" else v
                 for (name, storage), v in zip(fields, values, strict=True)
             }
-    rows = db.execute("SELECT seq, dur_ns, kind, parent, rank FROM event ORDER BY seq").fetchall()
+    rows = db.execute("SELECT seq, dur_ns, kind, parent, rank, stage FROM event ORDER BY seq").fetchall()
     db.close()
-    return [Event(s, d, texts[k], p, r, bodies.get(s, {})) for s, d, k, p, r in rows]
+    return [Event(s, d, texts[k], p, r, bodies.get(s, {}), texts[stage]) for s, d, k, p, r, stage in rows]
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Run:
     said: dict[str, Any]
     err: str
     events: list[Event]
+    session: Path | None = None
 
     def of(self, *kinds: str) -> list[Event]:
         return [event for event in self.events if event.kind in kinds]
@@ -160,6 +164,6 @@ def run_host(tmp_path_factory, checkpoints) -> Callable[..., Run]:
             env={**environment(session if level else None), **(variables or {})}, cwd=session,
         )  # fmt: skip
         said = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
-        return Run(done.returncode, said, done.stderr, read_events(session) if level else [])
+        return Run(done.returncode, said, done.stderr, read_events(session) if level else [], session)
 
     return run

@@ -9,14 +9,18 @@ import pytest
 from safetensors.torch import load_file
 
 COUNT_LOADER_CALLS = """
-calls = collections.Counter()
+calls, choices = collections.Counter(), collections.Counter()
 def profile(frame, event, arg):
     if event == "call" and frame.f_back is not None and frame.f_back.f_code.co_name == "load_model_weights":
         # A property of that name, which is read before the call, has one argument.
         is_loader = frame.f_code.co_filename.rpartition("/")[0].endswith("layers") and frame.f_code.co_argcount > 1
         if is_loader: calls[getattr(frame.f_code, "co_qualname", frame.f_code.co_name)] += 1
+    if event == "call" and frame.f_code.co_name == "choose" and frame.f_code.co_filename.endswith("kernels/choice.py"):
+        choices[f"{frame.f_locals['module']} {frame.f_locals['op']}"] += 1
 threading.setprofile(profile)
 """
+
+COUNTED = "said['calls'], said['choices'] = calls, choices"
 
 COUNT_SPLITS = """
 from torch.overrides import TorchFunctionMode
@@ -56,6 +60,28 @@ for model in {type(model) for model in loaded.models}:
     model.forward = forward
 """
 
+BREAK_THE_HEAD = """
+for model in loaded.models:
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros(7, 3, dtype=torch.bfloat16), requires_grad=False)
+whole = generate
+def generate(*given):
+    try: return whole(*given)
+    except RuntimeError as error: return str(error).splitlines()[0]
+"""
+
+A_DEVICE_THAT_TELLS_NUMBERS = """
+from inspectors.probe import devicetime
+devicetime.device_activity = lambda: torch.profiler.ProfilerActivity.CPU
+blocks = lambda events: [int(e.name.split()[-1]) for e in events if e.name.startswith("loadscope launch")]
+devicetime.device_times = lambda events: {key: 1000 * key for key in blocks(events)}
+"""
+
+A_HOST_THAT_PROFILES = """
+whole = generate
+def generate(*given):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]): return whole(*given)
+"""
+
 COUNT_TRITON = """
 import triton.runtime.interpreter as interpreter
 launches = collections.Counter()
@@ -82,7 +108,7 @@ def test_parameters_and_tokens_are_bit_identical_with_and_without_the_probe(run_
 
 
 def test_recorded_loader_calls_equal_a_count_by_the_profiler(run_host, calls_run, checkpoints):
-    counted = run_host(None, code=(COUNT_LOADER_CALLS, "", "said['calls'] = calls")).said["calls"]
+    counted = run_host(None, code=(COUNT_LOADER_CALLS, "", COUNTED)).said["calls"]
     by_function: Counter[str] = Counter()
     for name, count in counted.items():
         by_function[name.rpartition(".")[2]] += count
@@ -90,6 +116,14 @@ def test_recorded_loader_calls_equal_a_count_by_the_profiler(run_host, calls_run
     index = json.loads((checkpoints["fp8"] / "model.safetensors.index.json").read_text())
     assert recorded == by_function
     assert sum(recorded.values()) == 2 * len(index["weight_map"])
+
+
+def test_recorded_choices_of_kernels_equal_a_count_by_the_profiler(run_host, calls_run):
+    counted = run_host(None, code=(COUNT_LOADER_CALLS, "", COUNTED)).said["choices"]
+    chosen = calls_run.of("kernel.chosen")
+    assert Counter(f"{one.body['module']} {one.body['op']}" for one in chosen) == counted
+    assert counted["model.layers.0.linear_attn.norm rms_norm_gated"] == 2  # one a rank
+    assert {one.rank for one in chosen} == {0, 1}
 
 
 def test_every_loader_call_knows_the_tensor_it_was_given(calls_run):
@@ -117,10 +151,45 @@ def test_recorded_kernels_equal_a_count_by_a_dispatch_mode(run_host, calls_run):
     recorded = Counter(launch.body["name"] for launch in calls_run.of("kernel.launched"))
     assert recorded == counted
     assert recorded["native::rms_norm"] > 0
+    at_values = run_host("values").of("kernel.launched")
+    assert Counter(launch.body["name"] for launch in at_values) == counted
     forwards = calls_run.of("forward.ran")
     assert [(f.body["phase"], f.body["tokens"], f.rank) for f in forwards] == [
         ("prefill", 3, 0), ("prefill", 3, 1), ("decode", 1, 0), ("decode", 1, 1),
     ]  # fmt: skip
+
+
+def test_the_operator_that_raises_is_recorded_like_those_before_it(run_host):
+    broken = {"model": "bf16", "tp": 1}
+    counted = run_host(None, code=("", COUNT_KERNELS + BREAK_THE_HEAD, "said['kernels'] = kernels"), **broken)
+    watched = run_host("calls", code=("", BREAK_THE_HEAD, ""), **broken)
+    assert "cannot be multiplied" in counted.said["tokens"]
+    assert watched.said["tokens"] == counted.said["tokens"]
+    launches = watched.of("kernel.launched")
+    assert Counter(launch.body["name"] for launch in launches) == counted.said["kernels"]
+    assert (launches[-1].body["name"], launches[-1].body["outputs"]) == ("aten::mm", [])
+
+
+def test_the_time_of_a_device_comes_to_the_launch_it_was_taken_for(run_host):
+    watched = run_host("values", model="bf16", tp=1, code=(A_DEVICE_THAT_TELLS_NUMBERS, "", ""))
+    plain = run_host(None, model="bf16", tp=1)
+    assert watched.said["tokens"] == plain.said["tokens"]
+    forwards = watched.of("forward.ran")
+    assert [forward.body["device_times"] for forward in forwards] == ["profiler", "profiler"]
+    for forward in forwards:
+        launches = [launch for launch in watched.of("kernel.launched") if launch.parent == forward.seq]
+        assert [launch.body["device_ns"] for launch in launches] == [1000 * (n + 1) for n in range(len(launches))]
+        assert len(launches) > 100
+        assert all(launch.dur_ns > 0 and launch.body["outputs"] for launch in launches if launch.body["shapes"])
+
+
+def test_a_host_that_profiles_itself_is_left_alone_and_told_of(run_host):
+    watched = run_host("values", model="bf16", tp=1, code=(A_DEVICE_THAT_TELLS_NUMBERS, A_HOST_THAT_PROFILES, ""))
+    assert watched.code == 0, watched.err
+    told = {forward.body["device_times"] for forward in watched.of("forward.ran")}
+    assert told == {"a profiler of the host is running"}
+    assert {launch.body["device_ns"] for launch in watched.of("kernel.launched")} == {-1}
+    assert watched.of("inspector.faulted") == []
 
 
 def test_a_kernel_knows_its_module_shapes_and_duration(calls_run):
@@ -131,6 +200,9 @@ def test_a_kernel_knows_its_module_shapes_and_duration(calls_run):
     assert first.body["shapes"] == ["bfloat16[3,256]", "bfloat16[256]"]
     assert first.body["outputs"] == ["bfloat16[3,256]"]
     assert first.body["launcher"] == "custom"
+    assert first.body["strides"] == ["[256,1]", "[1]"]
+    assert first.body["alignments"] == [512, 512]
+    assert {first.body[name] for name in ("num_warps", "shared_bytes", "registers", "spills", "device_ns")} == {-1}
     assert first.dur_ns > 0
 
 
@@ -145,6 +217,9 @@ def test_recorded_triton_launches_equal_a_count_in_the_interpreter(run_host):
     for launch in launches:
         assert launch.body["grid"]
         assert by_seq[launch.parent].kind in {"kernel.launched", "forward.ran"}
+        assert len(launch.body["strides"]) == len(launch.body["alignments"]) == len(launch.body["shapes"])
+    norms = [launch.body for launch in launches if launch.body["name"] == "rms_norm_kernel"]
+    assert {norm["num_warps"] for norm in norms} == {4}
 
 
 def test_the_ledger_rebuilds_every_parameter_from_the_checkpoint(run_host, checkpoints, tmp_path):
@@ -193,15 +268,3 @@ loader.LoadOptions = lambda **kwargs: options_class(**kwargs, fused_fallback=fal
     assert decided["matched_entry"] == -1
     assert decided["tried"] == [f"model.layers.0.linear_attn.{name}" for name in ("in_proj_b", "in_proj_a")]
     assert failed.body["module"] in decided["ignored"]
-
-
-def test_values_are_those_of_the_filled_parameter(run_host, tmp_path):
-    run = run_host("values", model="bf16", tp=1, save=str(tmp_path / "parameters.safetensors"))
-    kept = load_file(tmp_path / "parameters.safetensors")
-    last = {value.body["parameter"]: value.body for value in run.of("value.summarized")}
-    assert len(last) == len(kept)
-    for name, tensor in kept.items():
-        said, wide = last[name.partition("/")[2]], tensor.double()
-        assert said["absmax"] == pytest.approx(float(wide.abs().max()))
-        assert said["rms"] == pytest.approx(float(wide.square().mean().sqrt()))
-        assert said["nan_count"] == 0

@@ -13,7 +13,7 @@ from typing import cast
 
 from sessions.liveness import has_no_recorded_end
 from sessions.session import Session
-from workbench import arguments, plugins
+from workbench import arguments, places, plugins
 from workbench.command import Command
 from workbench.errors import CLEAN, INCOMPLETE, UserError
 from workbench.profile.profile import TABLES, Profile, require_recorded
@@ -27,7 +27,7 @@ def _positive(text: str) -> int:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("session", metavar="SESSION", help="a session folder")
+    parser.add_argument("session", metavar="SESSION", help="a session folder or a bundle")
     parser.add_argument("--by", choices=TABLES, help="one table only (default: all, the longest rows of each)")
     parser.add_argument("--rank", type=int, metavar="R", help="this rank alone, with its waiting for the others")
     parser.add_argument("--top", type=_positive, metavar="N", help="show N rows of a table")
@@ -38,7 +38,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(args: Namespace) -> int:
-    session = Session.open(Path(args.session).absolute())
+    session = Session.open(places.session_folder(args.session))
     try:
         profile = Profile(session, args.rank)
         require_recorded(profile, args.by)

@@ -28,6 +28,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--max-new-tokens", type=int, default=launching.NEW_TOKENS, metavar="N", help="tokens to generate"
     )
     arguments.add_watching(parser)
+    arguments.add_limits(parser)
     arguments.add_stepping(parser)
     arguments.add_fail_on(parser)
     arguments.add_json(parser)
@@ -89,6 +90,7 @@ COMMAND = Command(
         "loadscope trace ./model --tp 4",
         "loadscope trace ./model --tp 4 --level values -o ./session --json",
         "loadscope trace ./model --paused      # step through the load on a terminal",
+        "loadscope trace ./model --limits ascend-910b     # judge every launch by a device that is not here",
         "loadscope trace ./model --engine native -- --load-only",
         "loadscope trace ./model --device null -- --load-only      # names, shapes and decisions, no values",
     ),

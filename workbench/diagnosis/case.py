@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
+from backends.devices.limits import LIMITS, LaunchLimits
 from inspectors.probe.events import StageFailed, TensorListed
 from sessions.checkpoint import Consumption, consumption, header
 from sessions.decisions import DecisionView, built_names, decisions
@@ -23,10 +24,25 @@ _DIVISION = re.compile(
 
 
 class Case:
-    """One session under judgement."""
+    """One session under judgement; `limits` names those of the device by which launches are judged, "" for its own."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, limits: str = "") -> None:
         self.session = session
+        self.asked_limits = limits or session.manifest.limits
+
+    @cached_property
+    def limits(self) -> LaunchLimits | None:
+        """What a launch may be: as asked for, else as the session's device has it; None where neither is known."""
+        if self.asked_limits:
+            return LIMITS.get(self.asked_limits)
+        from backends.devices.errors import DeviceError
+
+        try:
+            from backends.devices.placement import device_named
+
+            return device_named(self.session.manifest.device.partition(":")[0]).limits
+        except (DeviceError, ImportError):  # a foreign device, or a Python without torch
+            return None
 
     @cached_property
     def decisions(self) -> tuple[DecisionView, ...]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from backends.devices.limits import LaunchLimits
 from inspectors.probe.events import ForwardRan, KernelLaunched, StageFailed
 from sessions.event import Event
 from workbench.diagnosis.case import Case, first_line, leaf
@@ -22,21 +23,31 @@ _LIMIT = re.compile(r"limit of ([\d,]+)|greater than (?:UINT16_MAX|([\d,]+))", r
 
 @dataclass(frozen=True)
 class _Grid:
-    """A grid over a limit of its product; `tokens` are those of the forward pass, 0 where none is known."""
+    """A grid beside a limit of its product, or of its dimension `dimension` (-1: the product).
+
+    `tokens` are those of the forward pass, 0 where none is known; `device` is whose limit it is.
+    """
 
     kernel: str
     sizes: tuple[int, ...]
     limit: int
     tokens: int
+    dimension: int = -1
+    device: str = "The device"
+
+    @property
+    def limited(self) -> tuple[int, ...]:
+        """The sizes whose product the limit is for."""
+        return self.sizes if self.dimension < 0 else self.sizes[self.dimension : self.dimension + 1]
 
     @property
     def product(self) -> int:
-        return math.prod(self.sizes)
+        return math.prod(self.limited)
 
     @property
     def per_token(self) -> int:
         """How many programs a token adds; 0 where the grid does not grow with the tokens."""
-        return self.product // self.tokens if self.tokens > 1 and self.tokens in self.sizes else 0
+        return self.product // self.tokens if self.tokens > 1 and self.tokens in self.limited else 0
 
     @property
     def first_failing(self) -> int:
@@ -45,8 +56,16 @@ class _Grid:
 
     @property
     def formula(self) -> str:
-        rest = [size for size in self.sizes if size != self.tokens]
+        rest = [size for size in self.limited if size != self.tokens]
         return " × ".join(["tokens", *(f"{size:,}" for size in rest)]) if self.per_token else ""
+
+    @property
+    def shown(self) -> str:
+        """The grid, and the number that the limit is for."""
+        whole = " × ".join(f"{size:,}" for size in self.sizes)
+        if self.dimension >= 0:
+            return f"{whole}, in dimension {self.dimension} {self.product:,} programs"
+        return f"{whole} = {self.product:,} programs"
 
 
 def _judge(case: Case) -> Iterator[Finding]:
@@ -54,7 +73,7 @@ def _judge(case: Case) -> Iterator[Finding]:
         grid = _of_failure(case, event, failure)
         if grid is not None:
             yield _finding(case, grid, event, failure)
-    if not case.failures:
+    if case.asked_limits or not case.failures:
         yield from _predicted(case)
 
 
@@ -87,37 +106,53 @@ def _enclosing(case: Case, event: Event) -> Iterator[int]:
 
 
 def _predicted(case: Case) -> Iterator[Finding]:
-    """Launches on a device that has a limit, whose grid will pass it within the longest prompt anybody gives."""
+    """Launches whose grid a device would not take, or not within the longest prompt anybody gives."""
     launches = [row for row in case.session.rows("kernel.launched", ("name", "grid")) if row[7]]
-    limit = _limit_of(case.session.manifest.device) if launches else None
-    seen: set[str] = set()
-    for row in launches if limit else ():
-        if str(row[6]) in seen:
-            continue
-        event = case.session.event(row[0])
+    limits = case.limits if launches else None
+    judged: set[tuple[str, tuple[int, ...], int]] = set()
+    told: set[str] = set()
+    for position, *_, name, grid in launches if limits is not None else ():
+        event = case.session.event(position)
         tokens = next(
             (b.tokens for p in _enclosing(case, event) if isinstance(b := case.session.event(p).body, ForwardRan)), 0
         )
-        grid = _Grid(str(row[6]), tuple(row[7]), limit or 0, tokens)
-        if grid.product > grid.limit or 0 < grid.first_failing <= LONGEST_PROMPT:
-            seen.add(grid.kernel)
-            yield _finding(case, grid, event, None)
+        key = (str(name), tuple(grid), tokens)
+        if key in judged or name in told or limits is None:
+            continue
+        judged.add(key)
+        for one in _beside(limits, *key):
+            if name not in told and (one.product > one.limit or 0 < one.first_failing <= LONGEST_PROMPT):
+                told.add(name)
+                yield _finding(case, one, event, None)
+        if not math.prod(grid) and not limits.allows_empty_grid:
+            told.add(name)
+            yield _empty(case, key[0], key[1], limits, event)
 
 
-def _limit_of(device: str) -> int | None:
-    """The most programs a launch may have on the device of that name; None without such a limit."""
-    from backends.devices.errors import DeviceError
-    from backends.devices.placement import device_named
+def _beside(limits: LaunchLimits, kernel: str, sizes: tuple[int, ...], tokens: int) -> Iterator[_Grid]:
+    """A grid beside each limit there is, over it first."""
+    found = [_Grid(kernel, sizes, n, tokens, d, limits.family) for d, n in enumerate(limits.max_grid[: len(sizes)])]
+    if limits.max_grid_product is not None:
+        found.append(_Grid(kernel, sizes, limits.max_grid_product, tokens, -1, limits.family))
+    yield from sorted(found, key=lambda one: one.product <= one.limit)
 
-    try:
-        return device_named(device.partition(":")[0]).limits.max_grid_product
-    except (DeviceError, ImportError):
-        return None
+
+def _empty(case: Case, kernel: str, sizes: tuple[int, ...], limits: LaunchLimits, event: Event) -> Finding:
+    shown = " × ".join(f"{size:,}" for size in sizes)
+    return Finding(
+        class_=RULE.class_,
+        severity="error",
+        title=f"{kernel}: an empty grid",
+        sentence=f"{kernel} is launched on a grid of {shown}, which is empty, and {limits.family} has no empty launch.",
+        remedy=f"Launch {kernel} only where there is something to do.",
+        module=_module(event, None),
+        rank=event.rank if event.rank >= 0 else None,
+        evidence=(case.evidence(event.position, "launch", f"{kernel} on a grid of {shown}"),),
+    )
 
 
 def _finding(case: Case, grid: _Grid, event: Event, failure: StageFailed | None) -> Finding:
     is_over = grid.product > grid.limit
-    shown = " × ".join(f"{size:,}" for size in grid.sizes)
     grows = f", {grid.formula}: it fails from {grid.first_failing:,} tokens on" if grid.first_failing else ""
     at = f" at a prefill of {grid.tokens:,} tokens" if grid.tokens > 1 else ""
     return Finding(
@@ -126,14 +161,11 @@ def _finding(case: Case, grid: _Grid, event: Event, failure: StageFailed | None)
         title=f"{grid.kernel}: grid {grid.product:,} over {grid.limit:,}"
         if is_over
         else f"{grid.kernel}: grid over {grid.limit:,} from {grid.first_failing:,} tokens",
-        sentence=(
-            f"{grid.kernel} is launched on a grid of {shown} = {grid.product:,} programs{at}{grows}. "
-            f"The device takes {grid.limit:,}."
-        ),
+        sentence=f"{grid.kernel} is launched on a grid of {grid.shown}{at}{grows}. {grid.device} takes {grid.limit:,}.",
         remedy=_remedy(grid),
         module=_module(event, failure),
         rank=event.rank if event.rank >= 0 else None,
-        evidence=_evidence(case, grid, event, failure, shown),
+        evidence=_evidence(case, grid, event, failure),
         steps=_steps(grid, failure),
     )
 
@@ -150,8 +182,9 @@ def _remedy(grid: _Grid) -> str:
     return f"Take the device's own kernel, or launch {grid.kernel} in parts of {grid.limit:,} programs{shorter}."
 
 
-def _evidence(case: Case, grid: _Grid, event: Event, failure: StageFailed | None, shown: str) -> tuple[Evidence, ...]:
+def _evidence(case: Case, grid: _Grid, event: Event, failure: StageFailed | None) -> tuple[Evidence, ...]:
     if failure is None:
+        shown = " × ".join(f"{size:,}" for size in grid.sizes)
         return (case.evidence(event.position, "launch", f"{grid.kernel} on a grid of {shown}"),)
     out = [case.evidence(event.position, "failed", first_line(failure), leaf(failure.error))]
     if failure.call:

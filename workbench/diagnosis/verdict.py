@@ -16,9 +16,12 @@ GROUP = "loadscope.rules"
 CONSTANT = "RULE"
 
 
-def findings(session: Session) -> tuple[Finding, ...]:
-    """What is wrong with a session, root causes first, each followed by its follow-ons, numbered F1, F2 …"""
-    return session.kept("findings", lambda: judged(Case(session), rules()))
+def findings(session: Session, limits: str = "") -> tuple[Finding, ...]:
+    """What is wrong with a session, root causes first, each followed by its follow-ons, numbered F1, F2 …
+
+    `limits` names those of a device by which launches are judged, "" for those that the session was recorded with.
+    """
+    return session.kept(f"findings {limits}".strip(), lambda: judged(Case(session, limits), rules()))
 
 
 def rules() -> tuple[Rule, ...]:

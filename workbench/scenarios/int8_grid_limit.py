@@ -29,8 +29,8 @@ def _of_another_device(repaired: Callable[..., Any]) -> Callable[..., Any]:
         "1"  # without a compiler for the device; the grid is judged before any program runs
     )
 
-    def kernel(op: str, kinds: Any) -> Any:
-        return repaired(op, ("triton",) if op == OP else kinds)
+    def kernel(op: str, kinds: Any, module: str = "") -> Any:
+        return repaired(op, ("triton",) if op == OP else kinds, module)
 
     return kernel
 

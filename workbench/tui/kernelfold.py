@@ -11,7 +11,10 @@ from sessions.session import Session
 
 @dataclass(frozen=True)
 class Kernel:
-    """All launches of one op with the same shapes in one module by one rank; `position` is the first."""
+    """All launches of one op with the same shapes in one module by one rank; `position` is the first.
+
+    `total_ns` is the host's time; `device_ns` the device's, of those launches that were timed there.
+    """
 
     rank: int
     layer: str
@@ -26,15 +29,17 @@ class Kernel:
     position: int
     launches: int = 0
     total_ns: int = 0
+    device_ns: int = 0
 
     @staticmethod
     def joined(group: Sequence[Kernel]) -> Kernel:
         """Several as one: the first one's facts, everyone's launches and time."""
         first = min(group, key=lambda one: one.position)
-        return replace(first, launches=sum(one.launches for one in group), total_ns=sum(one.total_ns for one in group))
+        launches, total_ns = sum(one.launches for one in group), sum(one.total_ns for one in group)
+        return replace(first, launches=launches, total_ns=total_ns, device_ns=sum(one.device_ns for one in group))
 
 
-_FIELDS = ("name", "launcher", "module", "shapes", "outputs", "grid", "options")
+_FIELDS = ("name", "launcher", "module", "shapes", "outputs", "grid", "options", "device_ns")
 
 
 def kernels(session: Session) -> tuple[Kernel, ...]:
@@ -42,12 +47,13 @@ def kernels(session: Session) -> tuple[Kernel, ...]:
     phases = _phases(session)
     found: dict[tuple[object, ...], list[int]] = {}
     firsts: dict[tuple[object, ...], tuple[object, ...]] = {}
-    for position, stream, _, dur, parent, rank, *facts in session.rows("kernel.launched", _FIELDS):
+    for position, stream, _, dur, parent, rank, *facts, device in session.rows("kernel.launched", _FIELDS):
         phase = phases.get((stream, parent), "")
         key = (rank, facts[2], facts[0], facts[3], phase)
-        counted = found.setdefault(key, [0, 0])
+        counted = found.setdefault(key, [0, 0, 0])
         counted[0] += 1
         counted[1] += dur or 0
+        counted[2] += max(0, device or 0)
         firsts.setdefault(key, (position, phase, *facts))
     made = [_kernel(key, firsts[key], counted) for key, counted in found.items()]
     return tuple(sorted(made, key=lambda one: one.position))
@@ -76,6 +82,7 @@ def _kernel(key: tuple[object, ...], first: tuple[object, ...], counted: list[in
         position=_whole(position),
         launches=counted[0],
         total_ns=counted[1],
+        device_ns=counted[2],
     )
 
 

@@ -1,10 +1,11 @@
-"""Which implementation of an operation a load uses; a kind of kernels is a folder beside this file."""
+"""Which implementation of an operation a load uses, and why no other; a kind of kernels is a folder beside this."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,30 +14,80 @@ REFERENCE = "reference"
 KINDS = tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py")))
 
 
-def kernel(op: str, kinds: str | Sequence[str]) -> Callable[..., Any]:
-    """The function `op` of the first of `kinds` that has a file `kernels/<kind>/<op>.py`, at last of the reference."""
-    return _kernel(op, (kinds,) if isinstance(kinds, str) else tuple(kinds))
+class Kinds(tuple[str, ...]):  # noqa: SLOT001 - a tuple has no slots for the reasons
+    """The kinds a load takes its kernels from, in order; `left_out` says of the others why it does not."""
+
+    left_out: Mapping[str, str]
+
+    @classmethod
+    def of(cls, names: Sequence[str], left_out: Mapping[str, str]) -> Kinds:
+        """`names` in order of preference, and the reason for each other kind."""
+        made = cls(names)
+        made.left_out = left_out
+        return made
 
 
-def alternative(op: str, kinds: Sequence[str]) -> Callable[..., Any] | None:
+@dataclass(frozen=True)
+class Choice:
+    """The kind that `module` takes its `op` from, and the others as "kind: reason"; "" where it needs none."""
+
+    op: str
+    module: str
+    kind: str
+    refused: tuple[str, ...]
+
+    def function(self) -> Callable[..., Any]:
+        """The kernel. Its file is looked up in each call: a test reloads one to decorate its kernels anew."""
+        chosen: Callable[..., Any] = getattr(importlib.import_module(f"{__package__}.{self.kind}.{self.op}"), self.op)
+        return chosen
+
+
+def kernel(op: str, kinds: str | Sequence[str], module: str = "") -> Callable[..., Any]:
+    """The function `op` of the first of `kinds` that has a file `kernels/<kind>/<op>.py`, at last of the reference.
+
+    `module` is the full name of the layer that will call it.
+    """
+    return choose(op, (kinds,) if isinstance(kinds, str) else kinds, module).function()
+
+
+def alternative(op: str, kinds: Sequence[str], module: str = "") -> Callable[..., Any] | None:
     """The function `op` of the first of `kinds` that has one besides the reference, or None."""
-    is_reference = _module_of(op, tuple(kinds)) == f"{__package__}.{REFERENCE}.{op}"
-    return None if is_reference else kernel(op, kinds)
+    chosen = choose(op, kinds, module, is_reference_wanted=False)
+    return chosen.function() if chosen.kind else None
+
+
+def choose(op: str, kinds: Sequence[str], module: str = "", *, is_reference_wanted: bool = True) -> Choice:
+    """Choose the kind for one operation of one layer; the one place where a load does.
+
+    Without the reference nothing may be chosen: then the layer composes the operation of others.
+    """
+    first = next(kind for kind in (*kinds, REFERENCE) if kind == REFERENCE or _has(kind, op))
+    chosen = first if is_reference_wanted or first != REFERENCE else ""
+    refused = tuple(f"{kind}: {reason}" for kind, reason in _refused(op, kinds, chosen))
+    return Choice(op, module, chosen, refused)
+
+
+def _refused(op: str, kinds: Sequence[str], chosen: str) -> Iterator[tuple[str, str]]:
+    left_out = kinds.left_out if isinstance(kinds, Kinds) else {}
+    for kind in KINDS:
+        if kind == chosen:
+            continue
+        if kind == REFERENCE:
+            yield kind, f"{chosen} comes before it" if chosen else "the layer composes this of its other kernels"
+        elif not _has(kind, op):
+            yield kind, f"it has no {op}"
+        elif kind in kinds:
+            yield kind, f"{chosen} comes before it"
+        else:
+            yield kind, left_out.get(kind, "this load was not given it")
 
 
 @cache
-def _module_of(op: str, kinds: tuple[str, ...]) -> str:
-    names = [f"{__package__}.{kind}.{op}" for kind in (*kinds, REFERENCE)]
-    return next((name for name in names if importlib.util.find_spec(name) is not None), names[-1])
+def _has(kind: str, op: str) -> bool:
+    return importlib.util.find_spec(f"{__package__}.{kind}.{op}") is not None
 
 
-def _kernel(op: str, kinds: tuple[str, ...]) -> Callable[..., Any]:
-    # The module is looked up in each call: a test reloads one to decorate its kernels anew.
-    chosen: Callable[..., Any] = getattr(importlib.import_module(_module_of(op, kinds)), op)
-    return chosen
-
-
-def kinds_on(device: str, preferred: Sequence[str], wanted: str | None = None) -> tuple[str, ...]:
+def kinds_on(device: str, preferred: Sequence[str], wanted: str | None = None) -> Kinds:
     """The kinds a load on torch's `device` takes its kernels from, in order, the reference last.
 
     `preferred` are the device's own, of which those that cannot run here are left out. `wanted` is the one that was
@@ -44,9 +95,13 @@ def kinds_on(device: str, preferred: Sequence[str], wanted: str | None = None) -
     """
     if wanted is not None:
         require_runnable(wanted, device)
-        return tuple(dict.fromkeys((wanted, REFERENCE)))
-    runnable = [kind for kind in preferred if kind in KINDS and why_not(kind, device) is None]
-    return (*runnable, REFERENCE)
+        asked = tuple(dict.fromkeys((wanted, REFERENCE)))
+        return Kinds.of(asked, {kind: f"{wanted} was asked for" for kind in KINDS if kind not in asked})
+    reasons = {kind: why_not(kind, device) for kind in KINDS if kind != REFERENCE}
+    runnable = [kind for kind in preferred if kind in reasons and reasons[kind] is None]
+    unwanted = f"it can run on {device}, which does not prefer it"
+    left_out = {kind: reason or unwanted for kind, reason in reasons.items() if kind not in runnable}
+    return Kinds.of((*runnable, REFERENCE), left_out)
 
 
 def why_not(kind: str, device: str) -> str | None:

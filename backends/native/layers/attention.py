@@ -65,7 +65,9 @@ class Attention(nn.Module):
             self._head_norm(build, f"{prefix}.{name}") if shape.has_head_norms else None
             for name in ("q_norm", "k_norm")
         )
-        self.rotary, self.causal_attention = (kernel(op, build.kernels) for op in ("rotary", "causal_attention"))
+        self.rotary, self.causal_attention = (
+            kernel(op, build.kernels, prefix) for op in ("rotary", "causal_attention")
+        )
 
     def _head_norm(self, build: Build, prefix: str) -> RMSNorm:
         shape = self.shape

@@ -77,7 +77,7 @@ class CausalConv1d(nn.Module):
             weight_loader=self.weight_loader,
             output_dim=0,
         )
-        self.causal_conv1d = kernel("causal_conv1d", build.kernels)
+        self.causal_conv1d = kernel("causal_conv1d", build.kernels, prefix)
 
     def weight_loader(self, param: ModelParameter, loaded_weight: Tensor) -> None:
         """Copy this rank's slice of each group of channels: a slice of the whole would mix queries with keys."""
@@ -123,9 +123,9 @@ class GatedDeltaNet(nn.Module):
         self.norm = RMSNormGated(shape.head_v_dim, shape.rms_norm_eps, build=build, prefix=f"{prefix}.norm")
         self.out_proj = RowParallelLinear(value_dim, shape.hidden_size, build=build, prefix=f"{prefix}.out_proj")
         self.gated_delta_rule, self.chunk_gated_delta_rule = (
-            kernel(op, build.kernels) for op in ("gated_delta_rule", "chunk_gated_delta_rule")
+            kernel(op, build.kernels, prefix) for op in ("gated_delta_rule", "chunk_gated_delta_rule")
         )
-        self.split_projections = kernel("fused_qkvzba_split_reshape_cat", build.kernels)
+        self.split_projections = kernel("fused_qkvzba_split_reshape_cat", build.kernels, prefix)
 
     def _per_head(self, name: str, dtype: torch.dtype, loader: Callable[[Tensor, Tensor], None]) -> ModelParameter:
         return ModelParameter(

@@ -17,7 +17,7 @@ class RMSNorm(nn.Module):
 
     def __init__(self, size: int, eps: float, *, build: Build, prefix: str, is_zero_centered: bool = False) -> None:
         super().__init__()
-        self.kernel = kernel(self.op, build.kernels)
+        self.kernel = kernel(self.op, build.kernels, prefix)
         self.eps, self.is_zero_centered = eps, is_zero_centered
         self.weight = ModelParameter(
             torch.empty(size, dtype=build.params_dtype),

@@ -62,7 +62,7 @@ class GatedMLP(nn.Module):
             bias=shape.has_bias,
             reduce_results=reduce_results,
         )
-        self.silu_and_mul = kernel("silu_and_mul", build.kernels)
+        self.silu_and_mul = kernel("silu_and_mul", build.kernels, prefix)
 
     def forward(self, x: Tensor) -> Tensor:
         """[tokens, hidden] -> [tokens, hidden]."""

@@ -41,7 +41,7 @@ class FusedMoE(nn.Module):
     ) -> None:
         super().__init__()
         self.prefix = prefix
-        self.topk_softmax = kernel("topk_softmax", build.kernels)
+        self.topk_softmax = kernel("topk_softmax", build.kernels, prefix)
         self.num_experts, self.top_k, self.renormalize = num_experts, top_k, renormalize
         self.tp_rank, self.tp_size = tp_rank(), tp_size()
         intermediate = divide(intermediate_size, self.tp_size, f"{prefix} moe_intermediate_size")

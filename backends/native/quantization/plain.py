@@ -60,7 +60,7 @@ class UnquantizedFusedMoEMethod(MoEMethod[FusedMoE]):
     ) -> None:
         """Register w13 [experts, gate + up, hidden] and w2 [experts, hidden, intermediate]."""
         del input_size, output_size
-        self.fused_moe = kernel("fused_moe", extra["kernels"])
+        self.fused_moe = kernel("fused_moe", extra["kernels"], layer.prefix)
         experts, hidden, intermediate = extra["num_experts"], input_size_per_partition, output_partition_sizes[0]
         for name, shape in (("w13_weight", (2 * intermediate, hidden)), ("w2_weight", (hidden, intermediate))):
             param = ModelParameter(

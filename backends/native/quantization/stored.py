@@ -179,11 +179,13 @@ class StoredWeight(ABC):
 class _Placed:
     """One stored weight of a layer: which parameters it has and how they multiply."""
 
-    def __init__(self, stored: StoredWeight, part: WeightPart, kernels: Sequence[str], stem: str = "") -> None:
+    def __init__(
+        self, stored: StoredWeight, part: WeightPart, kernels: Sequence[str], module: str, stem: str = ""
+    ) -> None:
         stored.require_shape(part)
         self.stored, self.part, self.stem = stored, part, stem
-        self.multiply = kernel(stored.OP, kernels)
-        self.layout = None if stored.LAYOUT_OP is None else alternative(stored.LAYOUT_OP, kernels)
+        self.multiply = kernel(stored.OP, kernels, module)
+        self.layout = None if stored.LAYOUT_OP is None else alternative(stored.LAYOUT_OP, kernels, module)
         self.specs = {spec.suffix: spec for spec in stored.tensors(part)}
 
     def register(self, layer: nn.Module, weight_loader: Callable[..., None], experts: tuple[int, ...] = ()) -> None:
@@ -281,7 +283,7 @@ class StoredLinearMethod(LinearMethod[LinearBase]):
             params_dtype,
             input_part=layer.tp_rank if input_size_per_partition < input_size else 0,
         )
-        self.weight = _Placed(self.stored, part, extra["kernels"])
+        self.weight = _Placed(self.stored, part, extra["kernels"], layer.prefix)
         self.weight.register(layer, extra["weight_loader"])
 
     def process_weights_after_loading(self, layer: LinearBase) -> None:
@@ -330,8 +332,9 @@ class StoredMoEMethod(MoEMethod[FusedMoE]):
             input_part=layer.tp_rank if own < whole else 0,
         )
         kernels, moe_op = extra["kernels"], self.stored.MOE_OP
-        self.all_experts = None if moe_op is None else alternative(moe_op, kernels)
-        self.w13, self.w2 = _Placed(self.stored, w13, kernels, "w13_"), _Placed(self.stored, w2, kernels, "w2_")
+        self.all_experts = None if moe_op is None else alternative(moe_op, kernels, layer.prefix)
+        self.w13 = _Placed(self.stored, w13, kernels, layer.prefix, "w13_")
+        self.w2 = _Placed(self.stored, w2, kernels, layer.prefix, "w2_")
         for placed in (self.w13, self.w2):
             placed.register(layer, extra["weight_loader"], (extra["num_experts"],))
 

@@ -101,6 +101,21 @@ def test_decisions_know_the_list_what_was_compared_and_what_was_built(trace, ver
     assert not [view.module for view in views.values() if view.is_contradiction]
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_kernel_of_a_quantized_layer_is_known_and_which_switches_rule_others_out(trace, version):
+    traced = trace(version, "fp8_block")
+    views = {view.module: view for view in decisions(traced.session)}
+    (product,) = views["model.layers.0.mlp.shared_expert.gate_up_proj"].kernels
+    assert (product.op, product.kernel) == ("w8a8_block_fp8_linear", "triton_w8a8_block_fp8_linear")
+    assert [reason.rpartition(": ")[2] for reason in product.refused] == [
+        "ENABLE_JIT_DEEPGEMM is False", "_use_aiter is False",
+    ]  # fmt: skip
+    assert [str(one) for one in views["model.layers.0.mlp.experts"].kernels] == ["moe_runner: triton"]
+    chosen = {view.module for view in views.values() if view.kernels}
+    assert chosen == {view.module for view in views.values() if view.built == "float8_e4m3fn"}
+    assert all(event.body.module for event in traced.of("kernel.chosen"))
+
+
 def box(start, length):
     return tuple(slice(a, a + n) for a, n in zip(start, length, strict=True))
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from sessions.decisions import DecisionView
+from sessions.decisions import DecisionView, by_ranks
 from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens
-from workbench.tui.paint import Lines, paint, said, wrapped
+from workbench.tui.paint import Lines, cut, paint, said, wrapped
 from workbench.tui.views.source import source_page
 from workbench.tui.views.view import Leads, Page, Reading, View, blank, head
 from workbench.tui.widgets.longlist import Column
-from workbench.tui.wording import bracketed, dtype, leaf
+from workbench.tui.wording import bracketed, dtype, leaf, short_path
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Decisions(View):
         one = row.one
         front, end = leaf(one.module)
         lines = head("decision · is it skipped?" if one.position >= 0 else "method", end, front, width)
-        lines += [_verdict(one), *argument(one, width), *_evidence(one, width)]
+        lines += [_verdict(one), *argument(one, width), *_evidence(one, width), *_kernels(one, width)]
         if self.lens.rank is None and len(row.ranks) < len({d.rank for d in self.reading.snapshot.decisions}):
             lines += [blank(), paint("{w|only on rank $}", ", ".join(str(rank) for rank in row.ranks))]
         lines += self._led_to(one)
@@ -130,10 +130,7 @@ def _position(one: DecisionView) -> int:
 
 
 def _merged(found: Sequence[DecisionView]) -> list[Row]:
-    groups: dict[tuple[object, ...], list[DecisionView]] = {}
-    for one in found:
-        groups.setdefault((one.module, one.built, one.matched_entry, one.tried, one.method), []).append(one)
-    return [Row(group[0], tuple(one.rank for one in group)) for group in groups.values()]
+    return [Row(one, ranks) for one, ranks in by_ranks(found)]
 
 
 def _matching(rows: list[Row], text: str) -> list[Row]:
@@ -184,6 +181,7 @@ def argument(one: DecisionView, width: int) -> Lines:
     lines += [blank(), paint("{f|$}  looked for in the ignore list", number)]
     for name in one.tried or (one.module,):
         lines.append(_tried(name, one, width))
+    lines += [cut(paint("   {m|by $}", short_path(one.where)), width)] if one.where else []
     return [*lines, blank(), *_therefore(one, width, str(number + 1))]
 
 
@@ -207,7 +205,10 @@ def _therefore(one: DecisionView, width: int, number: str) -> Lines:
         says = "no match: quantize" if one.position >= 0 else "the method chosen"
     method = one.method or "no method recorded"
     lines = [paint("{f|$}$", number.ljust(3) if number else "", says)]
-    return [*lines, *wrapped(method, width, "t" if one.method else "m", "   ")]
+    lines += wrapped(method, width, "t" if one.method else "m", "   ")
+    lines += [cut(paint("   {m|by $}", short_path(one.method_where)), width)] if one.method_where else []
+    runs = [(kernel.kernel or "other kernels", kernel.op) for kernel in one.kernels]
+    return [*lines, *(cut(paint("   {m|runs} $ {m|$}", kernel, op), width) for kernel, op in runs)]
 
 
 def _evidence(one: DecisionView, width: int) -> Lines:
@@ -228,6 +229,17 @@ def _evidence(one: DecisionView, width: int) -> Lines:
             lines.append(paint("   $  $ $", leaf(tensor.name, 2)[1], dtype(tensor.dtype), bracketed(tensor.shape)))
             lines += _companions(tensor.companions, one)
     return lines if not lines or lines[0].plain == "" else [blank(), *lines]
+
+
+def _kernels(one: DecisionView, width: int) -> Lines:
+    """Why nothing else will run: each reason once."""
+    lines: Lines = []
+    for reason in one.refused:
+        name, _, why = reason.partition(": ")
+        first, *rest = wrapped(why, max(12, width - len(name) - 5), "m") or [blank()]
+        lines.append(paint("   $  $", name, first))
+        lines += [paint("   $  $", " " * len(name), more) for more in rest]
+    return [blank(), said("why no other kernel", "f"), *lines] if lines else []
 
 
 def _companions(names: Sequence[str], one: DecisionView) -> Lines:

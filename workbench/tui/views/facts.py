@@ -10,6 +10,7 @@ from rich.text import Text
 
 from inspectors.probe.events import (
     CheckpointOpened,
+    KernelChosen,
     KernelLaunched,
     LoaderCalled,
     ShardSplit,
@@ -22,12 +23,15 @@ from inspectors.probe.events import (
 )
 from sessions.checkpoint import header
 from sessions.event import Event, UnknownBody
+from sessions.numerics import WHEN
 from sessions.rowtext import label_of
 from workbench.tui.keymap import Hint, hint
 from workbench.tui.marks import Taken, ruler
 from workbench.tui.paint import Lines, cut, padded, paint, said, wrapped
+from workbench.tui.views.launch import launch_facts
+from workbench.tui.views.numbers import statistics
 from workbench.tui.views.view import Reading, blank, fact, head
-from workbench.tui.wording import bracketed, duration, leaf, milliseconds, short_name, short_path, size, value
+from workbench.tui.wording import bracketed, duration, leaf, milliseconds, short_name, short_path, size
 from workbench.tui.wording import dtype as short_dtype
 
 MOST_COUNTED = 200
@@ -93,7 +97,7 @@ def _inside(reading: Reading, event: Event, body: LoaderCalled, width: int) -> L
         lines += [blank(), *_rulers(writes, splits, body, width)]
     for one in children:
         if isinstance(one.body, ValueSummarized):
-            lines += [blank(), said("value after the call", "f"), *_statistics(one.body)]
+            lines += [blank(), said("value after the call", "f"), *statistics(one.body)]
     return lines
 
 
@@ -123,14 +127,6 @@ def _rulers(writes: list[WeightWritten], splits: list[ShardSplit], body: LoaderC
 
 def _range(start: int, length: int) -> str:
     return f"{start}–{start + length - 1}" if length != 1 else str(start)
-
-
-def _statistics(body: ValueSummarized) -> Lines:
-    first = paint("{m|absmax} $  {m|mean} $  {m|rms} $", value(body.absmax), value(body.mean), value(body.rms))
-    odd = [f"{body.nan_count:,} NaN" if body.nan_count else "", f"{body.inf_count:,} Inf" if body.inf_count else ""]
-    told = ", ".join(one for one in odd if one)
-    zeros = paint("{m|zeros}  $ %", f"{100 * body.zero_fraction:.1f}")
-    return [first, zeros, *([said(f"✗ {told}", "e")] if told else [])]
 
 
 def _split(reading: Reading, event: Event, width: int) -> Lines:
@@ -252,8 +248,28 @@ def _launch(reading: Reading, event: Event, width: int) -> Lines:
     lines += [fact("out" if not n else "", cut(said(s), width - 7)) for n, s in enumerate(body.outputs[:6])]
     if body.grid:
         lines.append(fact("grid", " × ".join(f"{one:,}" for one in body.grid)))
+    lines += launch_facts(body, width)
     took = duration(event.dur_ns) if event.dur_ns is not None else "…"
     return [*lines, fact("took", took)]
+
+
+def _values(reading: Reading, event: Event, width: int) -> Lines:
+    body: Any = event.body
+    front, end = leaf(body.parameter or body.module or "the model", 2)
+    lines = head(f"{body.role} · {WHEN.get(event.stage, event.stage)}", end, front, width)
+    lines += [blank(), fact("holds", f"{_bare(body.dtype)} {bracketed(body.shape)}"), *statistics(body)]
+    around = reading.session.parent(event)
+    inside = f"{reading.event(around.position)} {around.kind}" if around is not None else ""
+    return [*lines, *([fact("inside", inside)] if inside else [])]
+
+
+def _chosen(reading: Reading, event: Event, width: int) -> Lines:
+    body: Any = event.body
+    lines = head("kernel.select", body.op, body.module, width)
+    lines += [blank(), fact("runs", body.kernel or "composed of other kernels", "b"), blank()]
+    lines += [said("why no other", "f")] if body.refused else []
+    lines += [piece for one in body.refused for piece in wrapped(one, width, "m")]
+    return [*lines, *([blank(), paint("{m|by}     $", short_path(body.where))] if body.where else [])]
 
 
 def _plain(reading: Reading, event: Event, width: int) -> Lines:
@@ -354,4 +370,6 @@ _EXPLAIN: dict[type, Explain] = {
     TensorRead: _tensor,
     SkipDecided: _skip,
     KernelLaunched: _launch,
+    KernelChosen: _chosen,
+    ValueSummarized: _values,
 }

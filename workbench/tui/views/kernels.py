@@ -13,6 +13,7 @@ from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens, Place
 from workbench.tui.marks import share
 from workbench.tui.paint import Lines, cut, paint, said, wrapped
+from workbench.tui.views.launch import launch_facts
 from workbench.tui.views.view import Leads, Reading, View, blank, fact, head
 from workbench.tui.widgets.longlist import Column
 from workbench.tui.wording import leaf, microseconds, some
@@ -120,9 +121,13 @@ class Kernels(View):
             lines.append(fact("grid", " × ".join(f"{size:,}" for size in one.grid)))
         if one.options:
             lines += wrapped(one.options, width, "m")
+        body = self.reading.session.event(one.position).body
+        lines += launch_facts(body, width) if isinstance(body, KernelLaunched) else []
         mean = one.total_ns // max(1, one.launches)
         lines += [blank(), fact("calls", some(one.launches, "launch", "launches"))]
         lines.append(paint("{m|took}   $ µs {m|each,} $ µs {m|in all}", microseconds(mean), microseconds(one.total_ns)))
+        if one.device_ns:
+            lines.append(paint("       $ µs {m|on the device}", microseconds(one.device_ns)))
         lines.append(paint("{m|share}  $ %", f"{100 * one.total_ns / self.whole_ns:.1f}"))
         lines.append(fact("first", self.reading.event(one.position)))
         return [*lines, blank(), self.reading.keys((hint("follow", "launch in the timeline"), hint("order")))]

@@ -7,12 +7,14 @@ from collections.abc import Hashable, Sequence
 from rich.text import Text
 
 from sessions.checkpoint import header
+from sessions.numerics import numerics_of
 from sessions.parameters import ParameterView
 from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens, Place
 from workbench.tui.marks import coverage
 from workbench.tui.paint import Lines, paint, said, wrapped
 from workbench.tui.views.findings import SEVERITY
+from workbench.tui.views.numbers import numbers
 from workbench.tui.views.provenance import provenance, writers
 from workbench.tui.views.tree import Row, coverage_cells, grown, listed
 from workbench.tui.views.view import Leads, Page, Reading, View, blank, fact, head
@@ -126,6 +128,7 @@ class Parameters(View):
         )
         lines += [blank(), *self._written(row), *provenance(views, header(self.reading.session), width)]
         lines += self._found(one.name)
+        lines += numbers(numerics_of(self.reading.session).get((one.name, one.rank), ()), width)
         return [*lines, blank(), self.reading.keys((hint("follow", "who wrote"), hint("rank.next", "rank")))]
 
     def _written(self, row: Row) -> Lines:

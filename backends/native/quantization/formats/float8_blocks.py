@@ -70,7 +70,7 @@ class Fp8MoEMethod(StoredMoEMethod):
     def create_weights(self, layer: FusedMoE, *sizes: Any, **extra: Any) -> None:
         """Register the parameters, and choose the kernel of all experts."""
         super().create_weights(layer, *sizes, **extra)
-        self.run = kernel(self.blocks.MOE_OP, extra["kernels"])
+        self.run = kernel(self.blocks.MOE_OP, extra["kernels"], layer.prefix)
 
     def apply(
         self, layer: FusedMoE, x: Tensor, bias: Tensor | None = None, *, topk_weights: Tensor, topk_ids: Tensor

@@ -47,7 +47,7 @@ class Staging:
         keeps_blocks = bool(extra["keeps_quantized_blocks"])
         host = device_of_type(HOST.type)
         kinds = extra["kernels"] if keeps_blocks else kinds_on(HOST.type, host.kernel_kinds)
-        return cls(keeps_blocks, torch.get_default_device(), tuple(kinds))
+        return cls(keeps_blocks, torch.get_default_device(), kinds)
 
     @property
     def blocks_device(self) -> torch.device:

@@ -41,7 +41,9 @@ class GGUFLinearMethod(LinearMethod[Any]):
         del input_size, output_size
         self.layer_name, self.params_dtype = layer.prefix, params_dtype
         self.staging = Staging.of(extra)
-        self.multiply, self.dequantize = (kernel(op, self.staging.kinds) for op in ("gguf_linear", "dequantize_gguf"))
+        self.multiply, self.dequantize = (
+            kernel(op, self.staging.kinds, layer.prefix) for op in ("gguf_linear", "dequantize_gguf")
+        )
         self.positions = tuple(range(len(output_partition_sizes)))
         self.dequantized: nn.Parameter | None = None
         name = f"{layer.prefix}.qweight"

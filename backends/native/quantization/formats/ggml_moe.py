@@ -38,8 +38,10 @@ class GGUFMoEMethod(MoEMethod[FusedMoE]):
         del input_size, output_size
         self.params_dtype, self.experts = params_dtype, int(extra["num_experts"])
         self.staging = Staging.of(extra)
-        self.multiply, self.dequantize = (kernel(op, self.staging.kinds) for op in ("gguf_linear", "dequantize_gguf"))
-        self.run_plain = kernel("fused_moe", extra["kernels"])
+        self.multiply, self.dequantize = (
+            kernel(op, self.staging.kinds, layer.prefix) for op in ("gguf_linear", "dequantize_gguf")
+        )
+        self.run_plain = kernel("fused_moe", extra["kernels"], layer.prefix)
         intermediate, hidden = output_partition_sizes[0], input_size_per_partition
         self.blocks = {
             "w13": self._blocks(f"{layer.prefix}.w13_qweight", SHARDS["w13"], intermediate, hidden),
