@@ -64,7 +64,6 @@ class _Triton:
     body: KernelLaunched
     key: int
     block: contextlib.AbstractContextManager[Any]
-    start_ns: int
 
 
 class _ThreadState(threading.local):
@@ -228,7 +227,7 @@ class KernelsInspector:
         body, current = self._launch(call), self._state.current
         seq = self._recorder.begin(body, call.rank)
         key, block = current.timed() if current is not None and body.launcher == "triton" else (0, _UNTIMED)
-        call.kept[self] = _Triton(seq, body, key, block, time.monotonic_ns())
+        call.kept[self] = _Triton(seq, body, key, block)
         block.__enter__()
 
     def _launched(self, call: Call) -> None:

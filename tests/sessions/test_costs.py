@@ -35,7 +35,7 @@ class Timed:
         self.recorder = Recorder(folder)
 
     def span(self, body, rank, begin, end, inside=0):
-        self.recorder._stack()[:] = [inside] if inside else []
+        self.recorder._spans.stack[:] = [inside] if inside else []
         return self.recorder.measured(body, rank, START + int(begin * MS), int((end - begin) * MS))
 
     def sample(self, at, rss, peak=0, **facts):
