@@ -131,7 +131,7 @@ def test_reads_that_two_threads_of_a_process_saw_are_counted_once_and_their_proc
 
 def test_a_span_that_never_ended_counts_up_to_the_last_event(timed, closed):
     span = timed.recorder.begin(WeightsMapped("M", 1), 0)
-    timed.recorder._open[span].t_ns = START
+    timed.recorder._open[span].envelope[1] = START
     timed.span(LoaderCalled("a", "w"), 0, 10, 40, inside=span)
     found = timing(closed())
     assert ms(found.stage("weight.map")) + ms(found.stage("weight.load")) == found.total_ns / MS == 40
