@@ -51,6 +51,8 @@ class Manifest:
     is_paused_at_start: bool = False
     breakpoints: tuple[str, ...] = ()
     max_events: int = 0
+    kinds: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
     outcome: Outcome | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
