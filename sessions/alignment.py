@@ -6,23 +6,14 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from itertools import accumulate
 
 from sessions.differing import NONE, Difference, Found, Sort
 from sessions.event import Event
 from sessions.legitimate import KEYS, LEVELS, comparable
-from sessions.sequence import (
-    Lane,
-    LaneName,
-    Row,
-    Terms,
-    folders_of,
-    lanes_of,
-    processes,
-    rows_of,
-    threaded_kinds,
-)
+from sessions.sequence import Lane, LaneName, Terms, folders_of, lanes_of, paired, rows_of, threaded_kinds
 from sessions.session import Session
+from sessions.stream import Stream
 
 INSIDE, IS_OPEN = "inside", "is_open"
 
@@ -102,18 +93,21 @@ def align(first: Session, second: Session, level: str | None = None) -> Alignmen
     level = level or lesser(first, second)
     terms = Terms.of(first, second, level)
     pairs = {"first": array("i", [NONE]) * len(first), "second": array("i", [NONE]) * len(second)}
-    sides = [_read(one, terms) for one in (first, second)]
+    numbered = list(enumerate(paired(first, second)))
+    sides = [
+        _Side(first, {n: stream for n, (stream, _) in numbered if stream is not None}, terms),
+        _Side(second, {n: stream for n, (_, stream) in numbered if stream is not None}, terms),
+    ]
     found = Found(list(terms.numbers), pairs)
-    threaded = _threaded(sides)
-    lanes = [_lanes(one, rows, threaded) for one, rows in zip((first, second), sides, strict=True)]
+    lanes = [side.lanes(_threaded(sides)) for side in sides]
     for name in sorted({*lanes[0], *lanes[1]}):
-        found.compare(name, *(_lane_of(one, name, held) for one, held in zip((first, second), lanes, strict=True)))
+        found.compare(name, *(side.lane(name, held) for side, held in zip(sides, lanes, strict=True)))
     compared = set(terms.fields)
     left_out: Counter[str] = Counter()
     for session in (first, second):
         left_out.update({kind: n for kind, n in session.counts().items() if kind not in compared})
     return Alignment(
-        first, second, level, found.alike, found.beyond, tuple(sorted(found.differences, key=attrgetter("at"))),
+        first, second, level, found.alike, found.beyond, _ordered(found.differences, pairs["second"]),
         dict(left_out), _context(first, second), _outcome(first, second), pairs,
     )  # fmt: skip
 
@@ -124,41 +118,47 @@ def lesser(first: Session, second: Session) -> str:
     return LEVELS[min(levels)] if levels else LEVELS[0]
 
 
-Process = tuple[tuple[int, ...], int]
-Rows = dict[Process, list[Row]]
+def _ordered(found: Sequence[Difference], firsts: array[int]) -> tuple[Difference, ...]:
+    """In the order of the first session; what it lacks comes after all that the second session had before."""
+    reached = list(accumulate(firsts, max))
+    return tuple(
+        sorted(
+            found,
+            key=lambda one: (one.first, 0, one.second) if one.first >= 0 else (reached[one.second], 1, one.second),
+        )
+    )
 
 
-def _read(session: Session, terms: Terms) -> Rows:
-    return {name: rows_of(session, stream, terms) for name, stream in processes(session).items()}
+class _Side:
+    """One session of the two: its processes by their number, and their events as rows."""
+
+    def __init__(self, session: Session, streams: Mapping[int, Stream], terms: Terms) -> None:
+        self._session, self._streams = session, streams
+        self.rows = {process: rows_of(session, stream, terms) for process, stream in streams.items()}
+
+    def lanes(self, threaded: Mapping[int, Mapping[int, frozenset[str]]]) -> dict[LaneName, Lane]:
+        """All lanes of all processes."""
+        out: dict[LaneName, Lane] = {}
+        for process, rows in self.rows.items():
+            out.update(lanes_of(self._session, process, self._streams[process], rows, threaded.get(process, {})))
+        return out
+
+    def lane(self, name: LaneName, lanes: Mapping[LaneName, Lane]) -> Lane:
+        """The lane, or an empty one: a process that was killed before its first commit has left no stream."""
+        if name in lanes:
+            return lanes[name]
+        stream = self._streams.get(name.process)
+        return Lane(is_cut=not (stream.is_closed if stream is not None else self._session.is_complete))
 
 
-def _threaded(sides: Sequence[Rows]) -> dict[Process, dict[int, frozenset[str]]]:
-    """What came from other threads on either side has no order on both."""
-    out: dict[Process, dict[int, frozenset[str]]] = defaultdict(dict)
-    for rows in sides:
-        for process, found in rows.items():
-            for rank, kinds in threaded_kinds(found).items():
+def _threaded(sides: Sequence[_Side]) -> dict[int, dict[int, frozenset[str]]]:
+    """What came from other threads on either side has no order on both; by process and rank."""
+    out: dict[int, dict[int, frozenset[str]]] = defaultdict(dict)
+    for side in sides:
+        for process, rows in side.rows.items():
+            for rank, kinds in threaded_kinds(rows).items():
                 out[process][rank] = out[process].get(rank, frozenset()) | kinds
     return out
-
-
-def _lanes(
-    session: Session, rows: Rows, threaded: Mapping[Process, Mapping[int, frozenset[str]]]
-) -> dict[LaneName, Lane]:
-    streams = processes(session)
-    out: dict[LaneName, Lane] = {}
-    for name, found in rows.items():
-        out.update(lanes_of(session, name, streams[name], found, threaded.get(name, {})))
-    return out
-
-
-def _lane_of(session: Session, name: LaneName, lanes: Mapping[LaneName, Lane]) -> Lane:
-    """The lane, or an empty one: a process killed before its first commit has left no stream."""
-    has_process = any(one.process == name.process for one in lanes)
-    is_cut = not session.is_complete if not has_process else any(
-        lane.is_cut for one, lane in lanes.items() if one.process == name.process
-    )  # fmt: skip
-    return lanes.get(name) or Lane(is_cut=is_cut)
 
 
 def _told(session: Session, event: Event) -> dict[str, object]:
@@ -185,7 +185,7 @@ def _context(first: Session, second: Session) -> tuple[FieldDifference, ...]:
     told = [{**{name: getattr(one.manifest, name) for name in _SETTINGS}, **_versions(one)} for one in (first, second)]
     names = [*told[0], *(name for name in told[1] if name not in told[0])]
     sides = [FieldDifference(name, told[0].get(name, ""), told[1].get(name, "")) for name in names]
-    return tuple(one for one in sides if one.first != one.second)
+    return tuple(one for one in sides if one.first != one.second and "" not in (one.first, one.second))
 
 
 def _versions(session: Session) -> dict[str, object]:

@@ -31,11 +31,6 @@ class Difference:
     second: int
     before: tuple[int, int]
 
-    @property
-    def at(self) -> tuple[int, int]:
-        """Where it stands in the order of all differences."""
-        return (self.first if self.first >= 0 else self.before[0] + 1, self.second)
-
 
 Alone = tuple[int, tuple[int, int]]
 """A place in a lane, and the last pair before it."""

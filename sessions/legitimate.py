@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 IGNORED_KINDS: Mapping[str, str] = {
     "memory.sampled": "memory in use is the machine's affair, and its clock decides how many samples there are",
+    "stage.timed": "what a stage used of the machine is never the same twice",
 }
 """Kinds that are left out, and why."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -16,9 +16,12 @@ Values = tuple[object, ...]
 
 
 class LaneName(NamedTuple):
-    """Which events stand in one order: those of one process and rank; `is_threaded`: of its other threads."""
+    """Which events stand in one order: those of one process and rank; `is_threaded`: of its other threads.
 
-    process: tuple[tuple[int, ...], int]
+    `process` is the number of the pair of streams that `paired` gives.
+    """
+
+    process: int
     rank: int
     is_threaded: bool
 
@@ -98,15 +101,18 @@ def folders_of(session: Session) -> dict[str, str]:
     return {folder: told[folder] for folder in sorted(filter(None, told), key=len, reverse=True)}
 
 
-def processes(session: Session) -> dict[tuple[tuple[int, ...], int], Stream]:
-    """The streams by the ranks that they speak of, and by their turn among those that speak of the same ones."""
-    seen: Counter[tuple[int, ...]] = Counter()
-    out: dict[tuple[tuple[int, ...], int], Stream] = {}
-    for stream in session.streams:
-        ranks = tuple(sorted(rank for rank in stream.ranks() if rank >= 0))
-        out[ranks, seen[ranks]] = stream
-        seen[ranks] += 1
-    return out
+def paired(first: Session, second: Session) -> list[tuple[Stream | None, Stream | None]]:
+    """The processes of both sides: those that speak of the same ranks, then of most of the same, in their order."""
+    ranks = {stream.path: stream.ranks() for session in (first, second) for stream in session.streams}
+    left, found = list(second.streams), {}
+    for is_exact in (True, False):
+        for stream in first.streams:
+            mine = ranks[stream.path]
+            like = [one for one in left if ranks[one.path] == mine or not is_exact]
+            if stream.path not in found and like:
+                found[stream.path] = max(like, key=lambda one: len(ranks[one.path] & mine))
+                left.remove(found[stream.path])
+    return [*((stream, found.get(stream.path)) for stream in first.streams), *((None, stream) for stream in left)]
 
 
 def rows_of(session: Session, stream: Stream, terms: Terms) -> list[Row]:
@@ -142,7 +148,7 @@ def threaded_kinds(rows: Iterable[Row]) -> dict[int, frozenset[str]]:
 
 def lanes_of(
     session: Session,
-    process: tuple[tuple[int, ...], int],
+    process: int,
     stream: Stream,
     rows: Sequence[Row],
     threaded: Mapping[int, frozenset[str]],
