@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from sessions.session import Session
 
@@ -29,6 +33,8 @@ class Kernel:
     @staticmethod
     def joined(group: Sequence[Kernel]) -> Kernel:
         """Several as one: the first one's facts, everyone's launches and time."""
+        if len(group) == 1:
+            return group[0]
         first = min(group, key=lambda one: one.position)
         return replace(first, launches=sum(one.launches for one in group), total_ns=sum(one.total_ns for one in group))
 
@@ -36,20 +42,58 @@ class Kernel:
 _FIELDS = ("name", "launcher", "module", "shapes", "outputs", "grid", "options")
 
 
+@dataclass(frozen=True)
+class Launches:
+    """A kernel of the whole session, with the position of every launch and the time used up to and with it."""
+
+    kernel: Kernel
+    positions: array[int]
+    used_ns: array[int]
+    made: dict[int, Kernel] = field(default_factory=dict, compare=False)
+
+    def at(self, until: int) -> Kernel | None:
+        """The kernel as of an event: with the launches until then, None before the first."""
+        count = bisect_right(self.positions, until)
+        if count == len(self.positions):
+            return self.kernel
+        if count and count not in self.made:
+            self.made[count] = replace(self.kernel, launches=count, total_ns=self.used_ns[count - 1])
+        return self.made.get(count)
+
+
 def kernels(session: Session) -> tuple[Kernel, ...]:
     """Every kernel of a session in the order of its first launch."""
+    return tuple(one.kernel for one in _launched(session))
+
+
+def kernels_at(session: Session, until: int | None) -> tuple[Kernel, ...]:
+    """The kernels that had been launched at an event (None: at the end), with their launches until then."""
+    if until is None:
+        return kernels(session)
+    return tuple(kernel for one in _launched(session) if (kernel := one.at(until)) is not None)
+
+
+def _launched(session: Session) -> tuple[Launches, ...]:
+    return session.kept("kernel launches", lambda: _read(session))
+
+
+def _read(session: Session) -> tuple[Launches, ...]:
     phases = _phases(session)
-    found: dict[tuple[object, ...], list[int]] = {}
+    found: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
     firsts: dict[tuple[object, ...], tuple[object, ...]] = {}
     for position, stream, _, dur, parent, rank, *facts in session.rows("kernel.launched", _FIELDS):
         phase = phases.get((stream, parent), "")
         key = (rank, facts[2], facts[0], facts[3], phase)
-        counted = found.setdefault(key, [0, 0])
-        counted[0] += 1
-        counted[1] += dur or 0
+        found[key].append((position, dur or 0))
         firsts.setdefault(key, (position, phase, *facts))
-    made = [_kernel(key, firsts[key], counted) for key, counted in found.items()]
-    return tuple(sorted(made, key=lambda one: one.position))
+    made = [_with_launches(key, firsts[key], launches) for key, launches in found.items()]
+    return tuple(sorted(made, key=lambda one: one.kernel.position))
+
+
+def _with_launches(key: tuple[object, ...], first: tuple[object, ...], launches: list[tuple[int, int]]) -> Launches:
+    launches.sort()
+    used = array("q", accumulate(ns for _, ns in launches))
+    return Launches(_kernel(key, first, [len(launches), used[-1]]), array("q", (at for at, _ in launches)), used)
 
 
 def _phases(session: Session) -> dict[tuple[int, int], str]:

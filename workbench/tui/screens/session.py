@@ -27,6 +27,7 @@ from workbench.tui.keymap import KEYS, SCREEN_BINDINGS, Keymap
 from workbench.tui.lens import Lens, Place
 from workbench.tui.messages import Chosen, HostStateChanged, Moved, ReadingFailed, SnapshotReady, SpineClicked
 from workbench.tui.paint import Lines, paint, said, wrapped
+from workbench.tui.playing import Playing
 from workbench.tui.reader import Reader
 from workbench.tui.screens.page import PageScreen
 from workbench.tui.snapshot import Snapshot, fault_of
@@ -61,6 +62,8 @@ class SessionScreen(Screen[None]):
         self.controlling = Controlling(path, self._post)
         self._opens_at = place
         self.at_hand: Mapping[str, Any] = {}
+        self.playing = Playing(self)
+        self.is_replaying = False
         self._is_following = True
         self._is_noticed = False
         self._is_leaving = False
@@ -244,7 +247,8 @@ class SessionScreen(Screen[None]):
         snapshot = self.snapshot
         if snapshot is None or not self.is_mounted:
             return
-        right = Text.assemble(frame.state(snapshot, self.host), "  ", frame.position(snapshot, self._tensors_read()))
+        state = frame.playing(self.playing.speed) if self.playing.is_on else frame.state(snapshot, self.host)
+        right = Text.assemble(state, "  ", frame.position(snapshot, self._tensors_read()))
         self.query_one("#top", Ends).put(frame.header_left(snapshot), right)
         has_error = any(one.severity == "error" for one in snapshot.findings)
         self.query_one("#tabs", Tabs).put(self.desk.look, snapshot.unread, "E" if has_error else "W")
@@ -298,6 +302,8 @@ class SessionScreen(Screen[None]):
             self._draw_keys()
         if id_ != "back":
             self._is_leaving = False
+        if id_.startswith("step."):
+            self.playing.stop()
         ACTIONS[id_](self)
 
     def selected(self) -> tuple[View, object] | None:
