@@ -155,7 +155,7 @@ def test_a_faulty_inspector_and_vanished_tracepoints_change_no_bit_and_lose_no_c
 LOAD = """
 from toyengine.models.toy import Model
 from toyengine.reading import iterate, open_checkpoint
-for _ in range(3000):
+for _ in range(1500):
     model = Model(); model.load_weights(iterate(open_checkpoint("x")))
 print(model.values())
 """
@@ -182,7 +182,7 @@ def mount(toy):
 
 
 def test_a_disk_that_is_really_full_ends_the_recording_and_the_rest_stays_readable(toy, mount):
-    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs")
+    mount("-t", "tmpfs", "-o", "size=512k", "tmpfs")
     host = toy.run(LOAD)
     assert host.code == 0
     assert host.out == toy.run(LOAD, is_armed=False).out
@@ -206,14 +206,14 @@ def test_a_folder_that_is_really_read_only_ends_the_recording_and_not_the_host(t
 def test_a_kill_at_any_moment_leaves_a_beginning_that_lacks_at_most_the_last_tenth_of_a_second(toy):
     times = toy.folder / "times"
     toy.write("toyengine/loading.py", kills.TIMED_LOADER.format(times=str(times)))
-    whole = toy.run(LOAD.replace("3000", "4000"))
+    whole = toy.run(LOAD.replace("1500", "2500"))
     assert whole.code == 0
     whole_session = toy.session.rename(toy.folder / "whole")
     chance, lengths = random.Random(11), []  # noqa: S311 - moments, not secrets
     for number in range(5):
         times.unlink(missing_ok=True)
         toy.write_manifest()
-        host = toy.start("print('ready', flush=True)" + LOAD.replace("3000", "4000"))
+        host = toy.start("print('ready', flush=True)" + LOAD.replace("1500", "2500"))
         assert host.stdout.readline() == "ready\n"
         time.sleep(chance.uniform(0.1, 0.6))
         host.send_signal(signal.SIGKILL)

@@ -215,7 +215,20 @@ async def test_a_replay_from_the_screens_shows_its_verdict_and_stands_on_the_fir
         assert calls == [recorded]
         await it.press("escape")
         await it.until(lambda: it.session.snapshot.now == 1000, "at the difference")
+        assert it.session.query_one("#list").cursor == it.session.view.row_at(1000)
     async with opened_at(recorded) as it:
         await it.opened()
         await it.press("ctrl+r")
         await it.shows("loadscope replay")
+
+
+async def test_the_cursor_stands_where_now_is_however_soon_the_fold_comes(recorded, asked):
+    calls = [seq - 1 for (seq,) in asked(SEQS.format("loader_called"))]
+    async with opened_at(recorded, look="timeline") as it:
+        await it.opened()
+        await it.until(lambda: it.session.snapshot.is_indexed and not it.session.snapshot.is_pending, "indexed")
+        for at in calls[200:1000:200]:
+            it.session.move_now(at)
+            it.session.draw()  # before the list's own message about its cursor
+            await it.until(lambda at=at: it.session.snapshot.now == at, "folded")
+            assert it.session.query_one("#list").cursor == it.session.view.row_at(at)

@@ -139,7 +139,7 @@ KEYS: tuple[Key, ...] = (
     Key("wrote", "w", "who wrote", "the calls that wrote this parameter"),
     Key("copy", "y", "copy", "copy the selected row and its detail"),
     Key("copy.command", "Y", "repro", "copy the command that was recorded"),
-    Key("replay", "ctrl+r", "replay", "do this load again; where does it differ first"),
+    Key("replay", "ctrl+r", "replay", "do this load again and compare"),
     Key("theme", "ctrl+t", "light or dark", "switch between the dark and the light colours"),
     Key("commands", "colon", "command", "every action with its key"),
     Key("help", "question_mark", "help", "the keys of this screen"),
@@ -186,6 +186,7 @@ RESTING = (
     hint("finding.previous finding.next", "finding"),
     hint("rank.previous rank.next", "rank"),
     hint("commands"),
+    hint("play"),
     hint("help"),
 )
 

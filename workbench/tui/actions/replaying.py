@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from workbench.tui.views.view import Page
 
 if TYPE_CHECKING:
     from workbench.tui.screens.session import SessionScreen
+
+CONTINUED = " " * 22
 
 
 def play(screen: SessionScreen) -> None:
@@ -94,16 +97,17 @@ def _tell(screen: SessionScreen, act: Callable[[], None]) -> None:
 
 def _show(screen: SessionScreen, found: Replayed) -> None:
     screen.is_replaying = False
+    screen.notice(next((line for line in found.lines if line.startswith("verdict")), found.lines[0]), "a")
     if found.position is not None:
         screen.go(Place("timeline", position=found.position))
-    screen.show_page(Page("replay", lines_of(found)))
+    screen.show_page(Page("replay", lines_of(found, max(40, screen.size.width - 6))))
 
 
-def lines_of(found: Replayed) -> Lines:
+def lines_of(found: Replayed, width: int) -> Lines:
     """The report, its verdict in the role that it deserves."""
-    out = []
+    out: Lines = []
     for number, line in enumerate(found.lines):
         is_verdict = line.startswith("verdict") or (not found.is_verdict and number == 0)
         role = "t" if not is_verdict else "b" if found.is_verdict and found.position is None else "e"
-        out.append(said(line, role))
+        out += [said(part, role) for part in textwrap.wrap(line, width, subsequent_indent=CONTINUED) or [""]]
     return out

@@ -350,8 +350,8 @@ class SessionScreen(Screen[None]):
             self.reader.want(self.desk.now)
         self._is_following = False
         self.draw(centre=True)
-        if place.position is not None and place.row is None and self.view is not None:
-            self.select(self.view.row_at(place.position))
+        if place.position is not None and place.row is None:
+            self._stand_at(place.position)
 
     def move_now(self, position: int | None) -> None:
         """Another `now`; on the timeline the cursor goes along."""
@@ -359,8 +359,14 @@ class SessionScreen(Screen[None]):
         self.reader.want(position)
         self._is_following = position is None
         if self.view is not None and self.view.is_in_time and self.snapshot is not None:
-            at = self.snapshot.count - 1 if position is None else position
-            self.select(self.view.row_at(at))
+            self._stand_at(self.snapshot.count - 1 if position is None else position)
+
+    def _stand_at(self, position: int) -> None:
+        """Put the cursor on the row of an event; the next snapshot may come before the list's message about it."""
+        if self.view is not None and self.view.rows:
+            row = self.view.row_at(position)
+            self.desk.rows[self.desk.look] = self.view.identity(self.view.rows[row])
+            self.select(row)
 
     def set_lens(self, **changes: object) -> None:
         """Look at the open list differently."""
