@@ -182,7 +182,7 @@ def mount(toy):
 
 
 def test_a_disk_that_is_really_full_ends_the_recording_and_the_rest_stays_readable(toy, mount):
-    mount("-t", "tmpfs", "-o", "size=512k", "tmpfs")
+    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs")
     host = toy.run(LOAD)
     assert host.code == 0
     assert host.out == toy.run(LOAD, is_armed=False).out
