@@ -10,6 +10,7 @@ from typing import Any
 
 from inspectors.probe.events import SCHEMA_VERSION
 from sessions.errors import SessionError
+from sessions.recipe import Recipe
 
 FILE_NAME = "session.json"
 STATES = ("running", "ok", "failed", "killed", "interrupted")
@@ -29,7 +30,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The facts of `session.json`; keys this version does not know are kept in `extra` and written back."""
+    """The facts of `session.json`; keys this version does not know are kept in `extra` and written back.
+
+    `kinds` are those that the recorder knew, `versions` are as "torch 2.13.0", `recipe` is how to do the same again.
+    """
 
     schema: int = SCHEMA_VERSION
     id: str = ""
@@ -52,6 +56,9 @@ class Manifest:
     breakpoints: tuple[str, ...] = ()
     max_events: int = 0
     limits: str = ""
+    kinds: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    recipe: Recipe | None = None
     outcome: Outcome | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -95,6 +102,8 @@ def _manifest(raw: dict[str, Any], file: Path) -> Manifest:
     if isinstance(raw.get("outcome"), dict):
         facts, more = _split(raw["outcome"], Outcome, file)
         known["outcome"] = Outcome(**facts, extra=more)
+    if isinstance(raw.get("recipe"), dict):
+        known["recipe"] = Recipe.read(raw["recipe"], file)
     return Manifest(**known, extra=extra)
 
 
@@ -110,6 +119,7 @@ def _check_schema(raw: dict[str, Any], file: Path) -> None:
 _CHECKS: dict[str, tuple[type, ...]] = {
     "int": (int,), "str": (str,), "bool": (bool,), "float": (int, float), "tuple[str, ...]": (list,),
     "str | None": (str, type(None)), "int | None": (int, type(None)), "Outcome | None": (dict, type(None)),
+    "Recipe | None": (dict, type(None)),
 }  # fmt: skip
 
 

@@ -102,10 +102,15 @@ class ParameterView:
 
         "0" never, "2" twice or more, "?" not recorded, "." not there yet, "1" once.
         """
-        grid = self.grid
-        if grid is None:
-            return "?" * width
-        return boxes.line(grid, width, is_final=self.is_final)
+        if width not in self._lines:
+            grid = self.grid
+            self._lines[width] = "?" * width if grid is None else boxes.line(grid, width, is_final=self.is_final)
+        return self._lines[width]
+
+    @cached_property
+    def _lines(self) -> dict[int, str]:
+        """Lines already drawn, by width: going through time asks for the same ones again and again."""
+        return {}
 
 
 def parameters(session: Session, until: int | None = None) -> tuple[ParameterView, ...]:

@@ -194,6 +194,15 @@ class Stream:
             last = max(last, _whole(rows[0][0]) if rows else 0)
         return min(row[2] for row in found), last, sum(row[1] for row in found)
 
+    def fields(self, kind: str) -> tuple[str, ...]:
+        """The fields of a kind as this stream declares them; none for a kind that it does not hold."""
+        layout = self._layouts.get(kind)
+        return tuple(name for name, _ in layout.columns) if layout is not None else ()
+
+    def ranks(self) -> frozenset[int]:
+        """The ranks that its events speak of, -1 for none."""
+        return frozenset(_whole(row[0]) for row in self.rows("SELECT DISTINCT rank FROM event"))
+
     def durations(self, seqs: list[int]) -> dict[int, int | None]:
         """The durations in ns of these events, None for spans still open."""
         out: dict[int, int | None] = {}

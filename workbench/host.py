@@ -29,13 +29,15 @@ class Host:
     """One host process of one session folder.
 
     `start` writes the manifest and starts it, `wait` returns its outcome after writing that into the manifest.
-    The host leads a process group of its own; `interrupt` asks it to end, first with SIGINT, then harder.
+    It runs in `working_folder`, by default the workbench's own, and leads a process group of its own. `interrupt` asks
+    it to end, first with SIGINT, then harder.
     """
 
     def __init__(
         self, folder: Path, manifest: Manifest, *, echoes_log: bool = False, timeout_s: float | None = None
     ) -> None:
         self.folder, self.manifest, self._timeout_s = folder, manifest, timeout_s
+        self.working_folder: Path | None = None
         self._echoes_log = echoes_log
         self._process: subprocess.Popen[bytes] | None = None
         self._log: HostLog | None = None
@@ -51,7 +53,12 @@ class Host:
         self._started_s = time.monotonic()
         try:
             self._process = subprocess.Popen(
-                self.manifest.command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+                self.manifest.command,
+                env=env,
+                cwd=self.working_folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         except OSError as error:
             self._write_manifest(Outcome(state="failed", exit_code=127, ended=_now(), duration_s=0.0))

@@ -9,10 +9,13 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from inspectors.probe.events import KINDS
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
 from sessions.manifest import Manifest
+from sessions.recipe import Recipe
 from workbench import arming, hostpython, machine, places, planted, plugins
+from workbench.checkpointfiles import files_of
 from workbench.errors import UserError
 from workbench.host import Host
 from workbench.preflight.config import ModelFacts
@@ -92,6 +95,8 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
             name=load.model.name,
             format=facts.format,
             architecture=facts.architecture,
+            versions=_versions(load.python),
+            recipe=_recipe(load),
         ),
         echoes_log=watch.echoes_log,
     )
@@ -113,8 +118,28 @@ def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: W
     """Make the session folder and the host for a command of the person's own; `engines` are dotted adapter modules."""
     name = next((Path(word).stem for word in command if word.endswith(".py")), Path(command[0]).name)
     folder = places.new_session_folder(watch.verb, name, watch.output)
-    manifest = dataclasses.replace(_manifest(watch, folder, engines), command=command, name=name)
+    recipe = Recipe(folder=str(Path.cwd()))
+    manifest = dataclasses.replace(_manifest(watch, folder, engines), command=command, name=name, recipe=recipe)
     return Host(folder, manifest, echoes_log=watch.echoes_log, timeout_s=watch.timeout_s)
+
+
+def _recipe(load: Load) -> Recipe:
+    return Recipe(
+        prompt_ids=load.prompt_ids,
+        max_new_tokens=load.max_new_tokens,
+        extra=load.extra,
+        python=load.python,
+        rank=load.rank,
+        planted=load.planted,
+        folder=str(Path.cwd()),
+        files=files_of(load.model),
+    )
+
+
+def _versions(python: str) -> tuple[str, ...]:
+    """What decides what a load does, besides the engine; of another environment only its own Python knows."""
+    known = [f"loadscope {version_of('loadscope')}"]
+    return tuple(known) if python else (*known, f"torch {version_of('torch')}")
 
 
 def _version(load: Load, engine: Engine) -> str:
@@ -157,6 +182,7 @@ def _manifest(watch: Watch, folder: Path, engines: tuple[str, ...]) -> Manifest:
         max_events=watch.max_events,
         extra={**machine.measured_facts(), **({"hold_seconds": watch.hold_s} if watch.hold_s else {})},
         limits=watch.limits,
+        kinds=tuple(sorted(KINDS)),
     )
 
 

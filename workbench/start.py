@@ -44,11 +44,19 @@ class Hosts:
 
 def open_start() -> int:
     """Open the start screen and return the exit code."""
+    from workbench.replay.onscreen import Replays
     from workbench.tui.app import run
 
-    hosts = Hosts()
+    hosts, replays = Hosts(), Replays()
     scenarios = [(name, scenario_named(name).description) for name in plugins.names(plugins.SCENARIOS)]
     try:
-        return run(None, launcher=hosts.launch, scenarios=scenarios, sessions_folder=places.sessions_folder())
+        return run(
+            None,
+            launcher=hosts.launch,
+            replayer=replays.replay,
+            scenarios=scenarios,
+            sessions_folder=places.sessions_folder(),
+        )
     finally:
+        replays.end()
         hosts.end()

@@ -105,5 +105,6 @@ ENGINE = Engine(
     tracepoints=_TRACEPOINTS,
     command=command,
     is_embedded=True,
+    has_harmless_words=True,
     unwinding=(f"{_PACKAGE}.parallel.lockstep.RankAbortedError",),
 )

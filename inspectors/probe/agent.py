@@ -161,7 +161,11 @@ class Probe:
         for site in self._sites:
             parent, _, _ = site.module_pattern.rpartition(".")
             package = sys.modules.get(parent)
-            if site.wrapped or package is None or site.module_pattern in sys.modules:
+            if site.wrapped or package is None:
+                continue
+            if site.module_pattern in sys.modules:
+                if site.is_defined_nowhere(sys.modules[site.module_pattern]):
+                    self._missing(site, f"none of the classes here defines {site.qualname.rpartition('.')[2]}")
                 continue
             if site.module_pattern.endswith(".*"):
                 continue

@@ -56,6 +56,11 @@ class Site:
                 raise UnresolvedError(f"class {wanted} of {module.__name__} defines no {name}")
             self._wrap_method(cls, name)
 
+    def is_defined_nowhere(self, module: ModuleType) -> bool:
+        """True for a method that neither a class nor any of the subclasses made of it has: it has gone, or its name."""
+        owner, _, _ = self.qualname.rpartition("+.")
+        return self.is_for_subclasses and not self.wrapped and bool(type.__subclasses__(_class(module, owner)))
+
     def replace_references(self, module: ModuleType) -> None:
         """Put the wrapper where `module` holds the function under any name (`from x import f`)."""
         if self._replaced:

@@ -70,6 +70,7 @@ class Engine:
     `is_embedded` marks the engine that comes with Loadscope and is taken when nobody names one.
     `module` is the import that shows the engine is here; `rank` is the dotted "module:function" that gives the
     tensor-parallel rank of the calling thread or process; `command` is the argv that loads and runs a model.
+    `has_harmless_words`: no word of its command line runs code or writes a file, so that a replay may repeat them.
     `unwinding` are qualified names of exceptions that only end a rank after another one failed.
     """
 
@@ -81,6 +82,7 @@ class Engine:
     command: Callable[[Launch], tuple[str, ...]]
     unwinding: tuple[str, ...] = ()
     is_embedded: bool = False
+    has_harmless_words: bool = False
 
 
 def version_key(version: str) -> tuple[int, ...]:

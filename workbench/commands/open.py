@@ -20,9 +20,14 @@ def _run(args: Namespace) -> int:
     Manifest.read(folder)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("the screens need a terminal", f"loadscope diagnose {args.session}")
+    from workbench.replay.onscreen import Replays
     from workbench.tui.app import open_session
 
-    open_session(folder)
+    replays = Replays()
+    try:
+        open_session(folder, replays.replay)
+    finally:
+        replays.end()
     return CLEAN
 
 

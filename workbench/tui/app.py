@@ -10,7 +10,7 @@ from textual.app import App
 
 from workbench.places import sessions_folder
 from workbench.tui.keymap import Keymap
-from workbench.tui.launching import Launcher
+from workbench.tui.launching import Launcher, Replayer
 from workbench.tui.lens import Place
 from workbench.tui.palette import palette
 from workbench.tui.screens.session import SessionScreen
@@ -20,7 +20,10 @@ LEFT = 0
 
 
 class Workbench(App[int]):
-    """Opens a session, or the start screen without one. `launcher` starts hosts; the app itself starts none."""
+    """Opens a session, or the start screen without one.
+
+    `launcher` starts hosts and `replayer` does a load again; the app itself starts nothing.
+    """
 
     ENABLE_COMMAND_PALETTE = False
     BINDINGS = []
@@ -34,6 +37,7 @@ class Workbench(App[int]):
         folder: Path | None = None,
         scenarios: Sequence[tuple[str, str]] = (),
         launcher: Launcher | None = None,
+        replayer: Replayer | None = None,
         look: str = "",
         colours: str = "",
         is_ascii: bool = False,
@@ -48,6 +52,7 @@ class Workbench(App[int]):
         self.keymap = Keymap(own_keys or {})
         self._session_path, self._folder = session_path, folder or sessions_folder()
         self._scenarios, self._launcher, self._look = scenarios, launcher, look
+        self.replayer = replayer
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The style sheet's colours before a theme is chosen."""
@@ -81,13 +86,19 @@ def run(
     session_path: Path | None,
     *,
     launcher: Launcher | None = None,
+    replayer: Replayer | None = None,
     scenarios: Sequence[tuple[str, str]] = (),
     sessions_folder: Path | None = None,
     ascii: bool = False,  # noqa: A002 - named as the option is
 ) -> int:
     """Run until the person leaves; returns the exit code."""
     app = Workbench(
-        session_path, folder=sessions_folder, scenarios=scenarios, launcher=launcher, is_ascii=ascii or _needs_ascii()
+        session_path,
+        folder=sessions_folder,
+        scenarios=scenarios,
+        launcher=launcher,
+        replayer=replayer,
+        is_ascii=ascii or _needs_ascii(),
     )
     return app.run() or LEFT
 
@@ -98,6 +109,6 @@ def _needs_ascii() -> bool:
     return os.environ.get("TERM") == "linux" or not ("utf-8" in encoding or "utf8" in encoding)
 
 
-def open_session(folder: Path) -> int:
+def open_session(folder: Path, replayer: Replayer | None = None) -> int:
     """Open one session."""
-    return run(folder)
+    return run(folder, replayer=replayer)

@@ -85,6 +85,11 @@ def state(snapshot: Snapshot, host: Host) -> Text:
     return said("recorded", "m")
 
 
+def playing(speed: int) -> Text:
+    """While the recording plays."""
+    return said(f"▷ {speed:,} events/s", "a")
+
+
 def position(snapshot: Snapshot, read: int) -> Text:
     """Where `now` is: tensors read while a load goes on, else duration and event."""
     last, at = snapshot.count, snapshot.now + 1

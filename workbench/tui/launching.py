@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,3 +25,22 @@ class Launcher(Protocol):
 
     def __call__(self, model: str, engine: str, tp: int, level: str, is_paused: bool, scenario: str | None) -> Path:
         """Start a host; called in a thread."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of doing a load again, as lines; `position` is the first event that differs, None when none does.
+
+    `is_verdict` is False where it could not be done, and the lines say why.
+    """
+
+    lines: tuple[str, ...]
+    position: int | None = None
+    is_verdict: bool = True
+
+
+class Replayer(Protocol):
+    """Does the load of a session again. UserError or SessionError say why it cannot."""
+
+    def __call__(self, session: Path, progress: Callable[[int, int], None]) -> Replayed:
+        """Run it to its end; called in a thread, `progress` is told events so far and events recorded."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-from inspectors.probe.events import LoaderCalled
 from sessions.errors import SessionError
 from sessions.event import Event
 from sessions.filters import parse
 from sessions.launches import layer_of
+from sessions.moments import failures, loader_calls
 from sessions.session import Session
 
 BLOCK = 512
-CALL = "loader.called"
 Test = Callable[[Event], bool]
 
 
@@ -35,14 +34,9 @@ def nearest(session: Session, at: int, by: int, test: Test) -> int | None:
     return None
 
 
-def is_call(event: Event) -> bool:
-    """True for a loader call."""
-    return event.kind == CALL
-
-
 def next_call(session: Session, at: int, by: int) -> int | None:
     """The next or previous loader call, over its splits."""
-    return nearest(session, at, by, is_call)
+    return loader_calls(session).call(at, by)
 
 
 def next_event(session: Session, at: int, by: int) -> int | None:
@@ -66,21 +60,18 @@ def out(session: Session, at: int, by: int) -> int | None:
 
 def next_parameter(session: Session, at: int, by: int) -> int | None:
     """The first call of the next, or the last call of the previous, parameter."""
-    return _changed(session, at, by, lambda body: body.parameter)
+    return loader_calls(session).other(at, by, lambda parameter: parameter)
 
 
 def next_layer(session: Session, at: int, by: int) -> int | None:
     """The same for layers."""
-    return _changed(session, at, by, lambda body: layer_of(body.parameter))
+    return loader_calls(session).other(at, by, layer_of)
 
 
-def _changed(session: Session, at: int, by: int, name: Callable[[LoaderCalled], str]) -> int | None:
-    here = session.event(at) if 0 <= at < len(session) else None
-    if here is not None and not isinstance(here.body, LoaderCalled):
-        before = nearest(session, at, -1, is_call)
-        here = session.event(before) if before is not None else None
-    was = name(here.body) if here is not None and isinstance(here.body, LoaderCalled) else None
-    return nearest(session, at, by, lambda event: isinstance(event.body, LoaderCalled) and name(event.body) != was)
+def next_failure(session: Session, at: int, by: int) -> int | None:
+    """The next or previous place at which an exception passed."""
+    found = [position for position in failures(session) if (position - at) * by > 0]
+    return (min(found) if by > 0 else max(found)) if found else None
 
 
 def next_hit(session: Session, at: int, by: int, breakpoints: list[str]) -> int | None:

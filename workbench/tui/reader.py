@@ -72,6 +72,8 @@ class Reader:
                 self._post(SnapshotReady(folding.fold(self._now)))
                 done = wanted
                 self._rest(REST_SHARE * (time.monotonic() - started), done)
+            if folding.is_done:
+                folding.warm(lambda: self._is_stopped or self._wanted != done)  # noqa: B023 - called at once
             self._rest(REST_SECONDS, done)
 
     def _rest(self, seconds: float, done: int) -> None:

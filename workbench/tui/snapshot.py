@@ -11,7 +11,8 @@ from sessions.decisions import DecisionView, decisions
 from sessions.errors import SessionError
 from sessions.liveness import is_running
 from sessions.manifest import Manifest
-from sessions.parameters import ParameterView, parameters
+from sessions.moments import moments, parameters_at
+from sessions.parameters import ParameterView
 from sessions.session import Session
 from sessions.summary import Summary, summary
 from sessions.timeline import Timeline
@@ -21,8 +22,9 @@ from workbench.errors import internal
 from workbench.places import state_folder
 from workbench.profile.profile import Profile
 from workbench.tui.judgement import Judgement, judgement_of
-from workbench.tui.kernelfold import Kernel, kernels
+from workbench.tui.kernelfold import Kernel, kernels_at
 from workbench.tui.spinefold import spine_facts
+from workbench.tui.views.tree import CELLS
 from workbench.tui.widgets.spine import SpineFacts
 
 T = TypeVar("T")
@@ -86,6 +88,7 @@ class Folding:
         self._faults: dict[str, Fault] = {}
         self._generation = 0
         self._timeline: Timeline | None = None
+        self._is_warm = False
         self._kept: dict[str, tuple[object, object]] = {}
         self._owes_costs = False
 
@@ -125,9 +128,9 @@ class Folding:
             damage=session.damage,
             log_count=session.log_count,
             findings=found,
-            parameters=self._part("parameters", lambda: tuple(parameters(session, until)), (), until),
+            parameters=self._part("parameters", lambda: parameters_at(session, until), (), until),
             decisions=self._part("decisions", lambda: tuple(decisions(session)), ()),
-            kernels=self._part("kernels", lambda: kernels(session), ()),
+            kernels=self._part("kernels", lambda: kernels_at(session, until), (), until),
             timeline=self._part("timeline", self._timed, None, self._generation),
             checkpoint_tensors=tensors,
             summary=self._part("summary", lambda: summary(session), None),
@@ -152,6 +155,16 @@ class Folding:
             return kept[1] if kept is not None else None  # type: ignore[return-value]
         self._owes_costs = False
         return self._part("costs", lambda: Profile(self._session).prepared(), None)
+
+    def warm(self, is_interrupted: Callable[[], bool]) -> None:
+        """Draw ahead what moving through a recording shows; a fault of it comes back when it is really asked for."""
+        if self._is_warm or is_running(self._session):
+            return
+        try:
+            self._is_warm = moments(self._session).warm(CELLS, is_interrupted)
+        except Exception as error:  # noqa: BLE001 - nobody has asked for it yet
+            self._is_warm = True
+            self._faults["moments"] = fault_of(error)
 
     def _timed(self) -> Timeline:
         if self._timeline is None:

@@ -35,7 +35,8 @@ def spine_facts(
         for evidence in finding.evidence
         if evidence.position is not None
     )
-    named = tuple((place(position_at(session, at)), name) for at, name in stages(session))
+    begun = session.kept("stage places", lambda: [(position_at(session, at), name) for at, name in stages(session)])
+    named = tuple((place(at), name) for at, name in begun)
     cells = max(1, round(CELLS * extent))
     rates = session.kept(f"spine {cells} {len(timeline)}", lambda: _rates(session, timeline, cells))
     return SpineFacts((*rates, *([0.0] * (CELLS - cells))), named, marks, place(now), extent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from workbench.tui.actions import going, looking, pages, stepping
+from workbench.tui.actions import going, looking, pages, replaying, stepping
 from workbench.tui.keymap import KEYS
 
 if TYPE_CHECKING:
@@ -42,6 +42,13 @@ ACTIONS: Mapping[str, Act] = {
     "bookmark.go": going.to_bookmark,
     "wrote": going.who_wrote,
     **{f"step.{name}": stepping.step(name) for name in stepping.VERBS},
+    "step.start": replaying.to_start,
+    "step.end": replaying.to_end,
+    "step.failure": replaying.to_failure,
+    "play": replaying.play,
+    "play.faster": replaying.speed(1),
+    "play.slower": replaying.speed(-1),
+    "replay": replaying.replay,
     "step.breakpoint": stepping.toggle_breakpoint,
     "step.breakpoints": stepping.edit_breakpoints,
     "step.frame_up": stepping.frame_up,

@@ -27,6 +27,7 @@ from workbench.tui.keymap import KEYS, SCREEN_BINDINGS, Keymap
 from workbench.tui.lens import Lens, Place
 from workbench.tui.messages import Chosen, HostStateChanged, Moved, ReadingFailed, SnapshotReady, SpineClicked
 from workbench.tui.paint import Lines, paint, said, wrapped
+from workbench.tui.playing import Playing
 from workbench.tui.reader import Reader
 from workbench.tui.screens.page import PageScreen
 from workbench.tui.snapshot import Snapshot, fault_of
@@ -61,6 +62,8 @@ class SessionScreen(Screen[None]):
         self.controlling = Controlling(path, self._post)
         self._opens_at = place
         self.at_hand: Mapping[str, Any] = {}
+        self.playing = Playing(self)
+        self.is_replaying = False
         self._is_following = True
         self._is_noticed = False
         self._is_leaving = False
@@ -244,7 +247,8 @@ class SessionScreen(Screen[None]):
         snapshot = self.snapshot
         if snapshot is None or not self.is_mounted:
             return
-        right = Text.assemble(frame.state(snapshot, self.host), "  ", frame.position(snapshot, self._tensors_read()))
+        state = frame.playing(self.playing.speed) if self.playing.is_on else frame.state(snapshot, self.host)
+        right = Text.assemble(state, "  ", frame.position(snapshot, self._tensors_read()))
         self.query_one("#top", Ends).put(frame.header_left(snapshot), right)
         has_error = any(one.severity == "error" for one in snapshot.findings)
         self.query_one("#tabs", Tabs).put(self.desk.look, snapshot.unread, "E" if has_error else "W")
@@ -298,6 +302,8 @@ class SessionScreen(Screen[None]):
             self._draw_keys()
         if id_ != "back":
             self._is_leaving = False
+        if id_.startswith("step."):
+            self.playing.stop()
         ACTIONS[id_](self)
 
     def selected(self) -> tuple[View, object] | None:
@@ -344,8 +350,8 @@ class SessionScreen(Screen[None]):
             self.reader.want(self.desk.now)
         self._is_following = False
         self.draw(centre=True)
-        if place.position is not None and place.row is None and self.view is not None:
-            self.select(self.view.row_at(place.position))
+        if place.position is not None and place.row is None:
+            self._stand_at(place.position)
 
     def move_now(self, position: int | None) -> None:
         """Another `now`; on the timeline the cursor goes along."""
@@ -353,8 +359,14 @@ class SessionScreen(Screen[None]):
         self.reader.want(position)
         self._is_following = position is None
         if self.view is not None and self.view.is_in_time and self.snapshot is not None:
-            at = self.snapshot.count - 1 if position is None else position
-            self.select(self.view.row_at(at))
+            self._stand_at(self.snapshot.count - 1 if position is None else position)
+
+    def _stand_at(self, position: int) -> None:
+        """Put the cursor on the row of an event; the next snapshot may come before the list's message about it."""
+        if self.view is not None and self.view.rows:
+            row = self.view.row_at(position)
+            self.desk.rows[self.desk.look] = self.view.identity(self.view.rows[row])
+            self.select(row)
 
     def set_lens(self, **changes: object) -> None:
         """Look at the open list differently."""

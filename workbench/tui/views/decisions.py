@@ -55,6 +55,8 @@ class Decisions(View):
         front, end = leaf(one.module.removeprefix("model."))
         name = said("✗ " if is_wrong else "  ", "e")
         name = Text.assemble(name, said(front + "." if front else "", "m"), said(end, "E" if is_wrong else "t"))
+        if _position(one) > self.reading.snapshot.now:
+            name.stylize("f")
         is_plain = one.built == "as is"
         header = dtype(one.header_dtype)
         return (

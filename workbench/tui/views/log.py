@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 
 from rich.text import Text
@@ -64,7 +65,7 @@ class Log(View):
 
     def start(self) -> int:
         """The line that was last at `now`."""
-        return max(0, min(self.now_line, len(self.rows) - 1))
+        return self._row_of_line(self.now_line)
 
     def cells(self, row: LogLine, width: int) -> Sequence[Text]:
         """Number, bar, text; what came after `now` is quiet."""
@@ -100,7 +101,12 @@ class Log(View):
     def row_at(self, position: int) -> int:
         """The line that was last at an event."""
         event = self.reading.session.event(position)
-        return max(0, min(self.reading.session.log_line_at(event.t_ns), len(self.rows) - 1))
+        return self._row_of_line(self.reading.session.log_line_at(event.t_ns))
+
+    def _row_of_line(self, number: int) -> int:
+        """The row of a line, or, where a filter hides it, of the last one before it."""
+        numbers = self.rows.numbers if isinstance(self.rows, LogLines) else ()
+        return max(0, bisect_right(numbers, number) - 1)
 
     def empty(self, width: int) -> Lines:
         """Why there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 from rich.text import Text
 
@@ -16,7 +17,7 @@ from workbench.tui.paint import Lines, paint, said, wrapped
 from workbench.tui.views.findings import SEVERITY
 from workbench.tui.views.numbers import numbers
 from workbench.tui.views.provenance import provenance, writers
-from workbench.tui.views.tree import Row, coverage_cells, grown, listed
+from workbench.tui.views.tree import Row, Tree, coverage_cells, listed
 from workbench.tui.views.view import Leads, Page, Reading, View, blank, fact, head
 from workbench.tui.widgets.longlist import Column
 from workbench.tui.wording import bracketed, dtype, leaf, shape, size, some
@@ -47,25 +48,27 @@ class Parameters(View):
         shown = [one for one in reading.snapshot.parameters if lens.rank in {None, one.rank}]
         self.total = len({one.name for one in shown})
         self._flags = _flags(reading)
+        self._at_now = _at_now(reading)
         needle = lens.filter.strip("*\"' ").lower()
         kept = [one for one in shown if needle in one.name.lower()]
         if lens.is_only_trouble:
             wrong = {one.name for one in kept if self._is_wrong(one.name, coverage_cells(_alone(one)))}
             kept = [one for one in kept if one.name in wrong]
         is_flat = bool(needle or lens.is_only_trouble or lens.order % 3)
-        self.rows = _flat(kept, lens.order % 3) if is_flat else list(listed(grown(kept), lens.folds))
+        self.rows = _flat(kept, lens.order % 3) if is_flat else _listed(reading, lens, kept)
 
     def _is_wrong(self, name: str, cells: str) -> bool:
         return name in self._flags or any(cell in "02!" for cell in cells)
 
     def cells(self, row: Row, width: int) -> Sequence[Text]:
-        """Name, dtype and local shape, coverage and a flag."""
+        """Name (in the accent where `now` is), dtype and local shape, coverage and a flag."""
         label = Text("  " * row.depth, no_wrap=True, end="")
+        is_here = row.path == self._at_now or (
+            row.is_branch and not row.is_open and self._at_now.startswith(f"{row.path}.")
+        )
         if row.is_branch:
             label.append("▾ " if row.is_open else "▸ ", "f")
-            label.append_text(said(row.name, "m"))
-        else:
-            label.append_text(said(row.name, "t"))
+        label.append_text(said(row.name, "A" if is_here else "m" if row.is_branch else "t"))
         bar = coverage(coverage_cells(row))
         bar.append_text(self._flag(row))
         if row.is_branch:
@@ -147,17 +150,15 @@ class Parameters(View):
         return [blank(), *lines] if lines else []
 
     def _module(self, row: Row, width: int) -> Lines:
-        views = [view for held in row.held for view in held]
         front, end = leaf(row.path, 2 if row.path.rpartition(".")[2].isdigit() else 1)
         lines = head("module", end, front, width)
         lines += [blank(), fact("holds", some(len(row.held), "parameter"), indent=9)]
-        lines.append(fact("bytes", size(sum(view.size_bytes for view in views)), indent=9))
-        lines.append(fact("elements", f"{sum(view.elements for view in views):,}", indent=9))
-        never = [view.coverage.never_written for view in views]
-        twice = [view.coverage.written_twice for view in views]
-        is_final = all(view.coverage.is_final for view in views)
-        lines.append(_total("never" if is_final else "not yet", never, "e" if is_final else "m"))
-        lines.append(_total("twice", twice, "w"))
+        facts = _summed(row)
+        lines.append(fact("bytes", size(facts.size_bytes), indent=9))
+        lines.append(fact("elements", f"{facts.elements:,}", indent=9))
+        is_final = facts.is_final
+        lines.append(_total("never" if is_final else "not yet", facts.never, "e" if is_final else "m"))
+        lines.append(_total("twice", facts.twice, "w"))
         word = "open" if not row.is_open else "close"
         return [*lines, blank(), self.reading.keys((hint("follow", word),))]
 
@@ -191,6 +192,20 @@ class Parameters(View):
             *wrapped(f"{why}, or its engine's loader is not traced.", width),
             paint("{k|t} {m|shows where}"),
         ]
+
+
+def _listed(reading: Reading, lens: Lens, kept: Sequence[ParameterView]) -> list[Row]:
+    """The rows of the tree of the last time, in which only what changed since is worked out anew."""
+    tree = reading.session.kept(f"parameter tree {lens.rank}", Tree)
+    return list(listed(tree.grown(kept), lens.folds))
+
+
+def _at_now(reading: Reading) -> str:
+    """The parameter that the event at `now` is about; "" at the end, where nothing is being done to one."""
+    now = reading.snapshot.now
+    if not 0 <= now < reading.snapshot.count - 1:
+        return ""
+    return str(getattr(reading.session.event(now).body, "parameter", ""))
 
 
 def _alone(one: ParameterView) -> Row:
@@ -237,8 +252,37 @@ def written(view: ParameterView) -> Text:
     return Text.assemble(text, said(", once" if filled else ", nothing yet" if not facts.is_final else "", "m"))
 
 
-def _total(label: str, counts: Sequence[int | None], role: str) -> Text:
-    if any(one is None for one in counts):
+@dataclass(frozen=True)
+class _Sums:
+    """Of all parameters of a module; a count is None when that of one of them is not recorded."""
+
+    size_bytes: int
+    elements: int
+    never: int | None
+    twice: int | None
+    is_final: bool
+
+
+def _summed(row: Row) -> _Sums:
+    kept = row.branch.kept if row.branch is not None else {}
+    if "sums" not in kept:
+        views = [view for held in row.held for view in held]
+        said = [view.coverage for view in views]
+        kept["sums"] = _Sums(
+            sum(view.size_bytes for view in views),
+            sum(one.elements for one in said),
+            _sum([one.never_written for one in said]),
+            _sum([one.written_twice for one in said]),
+            all(one.is_final for one in said),
+        )
+    return kept["sums"]  # type: ignore[no-any-return]
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    return None if None in counts else sum(one or 0 for one in counts)
+
+
+def _total(label: str, total: int | None, role: str) -> Text:
+    if total is None:
         return fact(label, "not recorded at this level", "m", 9)
-    total = sum(one or 0 for one in counts)
     return fact(label, f"{total:,} elements", role if total else "m", 9)

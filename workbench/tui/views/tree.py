@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sessions.parameters import ParameterView
 from workbench.tui.marks import WORST_COVERAGE, worst
@@ -13,12 +14,28 @@ CELLS = 14
 
 @dataclass
 class Branch:
-    """A module: what it holds directly, and the modules below it."""
+    """A module: what it holds directly, and the modules below it. `kept` is what was worked out of these."""
 
     path: str
     name: str
+    above: Branch | None = field(default=None, repr=False)
     branches: dict[str, Branch] = field(default_factory=dict)
     leaves: dict[str, list[ParameterView]] = field(default_factory=dict)
+    kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def held(self) -> tuple[tuple[ParameterView, ...], ...]:
+        """Every parameter below it, the views of its ranks together."""
+        if "held" not in self.kept:
+            self.kept["held"] = tuple(_held(self))
+        return self.kept["held"]  # type: ignore[no-any-return]
+
+    def forget(self) -> None:
+        """What was worked out here and above is no longer so."""
+        branch: Branch | None = self
+        while branch is not None:
+            branch.kept.clear()
+            branch = branch.above
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Row:
     held: tuple[tuple[ParameterView, ...], ...]
     is_branch: bool = False
     is_open: bool = False
+    branch: Branch | None = field(default=None, compare=False, repr=False)
 
     @property
     def one(self) -> ParameterView:
@@ -40,15 +58,48 @@ class Row:
 
 def grown(parameters: Sequence[ParameterView]) -> Branch:
     """The tree of dotted names; `layers` and its number are one step, ranks of a parameter share a leaf."""
-    root = Branch("", "")
-    for one in parameters:
+    return Tree().grown(parameters)
+
+
+class Tree:
+    """A tree that is asked for again as `now` moves: only what holds another view than before is worked out anew."""
+
+    def __init__(self) -> None:
+        self._views: list[ParameterView] = []
+        self._places: list[tuple[Branch, list[ParameterView], int]] = []
+        self._root = Branch("", "")
+
+    def grown(self, parameters: Sequence[ParameterView]) -> Branch:
+        """The tree of these parameters."""
+        is_alike = len(parameters) == len(self._views)
+        changed = [n for n, (a, b) in enumerate(zip(self._views, parameters, strict=False)) if a is not b]
+        if not is_alike or any((self._views[n].name, self._views[n].rank) != _who(parameters[n]) for n in changed):
+            self._root, self._places = Branch("", ""), []
+            self._places = [self._planted(one) for one in parameters]
+        else:
+            for n in changed:
+                branch, views, place = self._places[n]
+                views[place] = parameters[n]
+                branch.forget()
+        self._views = list(parameters)
+        return self._root
+
+    def _planted(self, one: ParameterView) -> tuple[Branch, list[ParameterView], int]:
+        branch = self._root
         parts = _steps(one.name)
-        branch = root
         for part in parts[:-1]:
-            path = f"{branch.path}.{part}" if branch.path else part
-            branch = branch.branches.setdefault(part, Branch(path, part))
-        branch.leaves.setdefault(parts[-1], []).append(one)
-    return root
+            below = branch.branches.get(part)
+            if below is None:
+                path = f"{branch.path}.{part}" if branch.path else part
+                below = branch.branches[part] = Branch(path, part, branch)
+            branch = below
+        views = branch.leaves.setdefault(parts[-1], [])
+        views.append(one)
+        return branch, views, len(views) - 1
+
+
+def _who(one: ParameterView) -> tuple[str, int]:
+    return one.name, one.rank
 
 
 def _steps(name: str) -> list[str]:
@@ -71,7 +122,7 @@ def listed(branch: Branch, folds: frozenset[Hashable], depth: int = 0) -> Iterat
             yield Row(depth, f"{below.path}.{leaf}", f"{name}.{leaf}", (tuple(views),))
             continue
         is_open = (below.path in folds) != _opens(below)
-        yield Row(depth, below.path, name, tuple(_held(below)), is_branch=True, is_open=is_open)
+        yield Row(depth, below.path, name, below.held, is_branch=True, is_open=is_open, branch=below)
         if is_open:
             yield from listed(below, folds, depth + 1)
 
@@ -86,15 +137,28 @@ def _held(branch: Branch) -> Iterator[tuple[ParameterView, ...]]:
     for views in branch.leaves.values():
         yield tuple(views)
     for below in branch.branches.values():
-        yield from _held(below)
+        yield from below.held
 
 
 def coverage_cells(row: Row, width: int = CELLS) -> str:
     """The coverage line of a row: ranks laid over each other; of a branch each parameter at its place."""
-    lines = [worst([view.cells(width) for view in views]) for views in row.held]
+    if row.branch is None:
+        return _laid_over(row.held, width)
+    if width not in row.branch.kept:
+        row.branch.kept[width] = _laid_over(row.held, width)
+    return row.branch.kept[width]  # type: ignore[no-any-return]
+
+
+def _laid_over(held: Sequence[Sequence[ParameterView]], width: int) -> str:
+    lines = [_worst([view.cells(width) for view in views]) for views in held]
     if len(lines) == 1:
         return lines[0]
     return "".join(_cell(lines, at, width) for at in range(width))
+
+
+def _worst(lines: Sequence[str]) -> str:
+    """The ranks' lines as one; nearly always they are the same."""
+    return lines[0] if lines.count(lines[0]) == len(lines) else worst(lines)
 
 
 def _cell(lines: Sequence[str], at: int, width: int) -> str:
