@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sessions.alignment import Alignment, align
 from sessions.session import Session
-from workbench import arguments
+from workbench import arguments, places
 from workbench.command import Command
 from workbench.errors import UserError
 from workbench.replay.again import Asked, again
@@ -55,7 +55,7 @@ def _run(args: Namespace) -> int:
     recorded = Session.open(places.session_folder(args.session))
     try:
         if args.against:
-            other = Session.open(Path(args.against).absolute())
+            other = Session.open(places.session_folder(args.against))
             try:
                 return _tell(align(recorded, other, args.level), [], TWO_RECORDINGS, args, other.folder)
             finally:
