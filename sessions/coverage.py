@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from operator import mul
 
 import numpy as np
@@ -41,6 +42,25 @@ class Grid:
         """Elements that two or more boxes hold."""
         return self.count(self.times >= 2)
 
+    def boxes(self, mask: npt.NDArray[np.bool_]) -> list[Box]:
+        """The cells of `mask` as boxes (start, length) of elements, disjoint, in order; alike neighbours are joined."""
+        out = []
+        for ranges in _joined(mask):
+            ends = [(int(e[a]), int(e[b])) for e, (a, b) in zip(self.edges, ranges, strict=True)]
+            if all(begin < end for begin, end in ends):
+                out.append((tuple(a for a, _ in ends), tuple(b - a for a, b in ends)))
+        return out
+
+    @property
+    def never_boxes(self) -> list[Box]:
+        """The elements that no box holds."""
+        return self.boxes(self.times == 0)
+
+    @property
+    def twice_boxes(self) -> list[Box]:
+        """The elements that two or more boxes hold."""
+        return self.boxes(self.times >= 2)
+
     def prefix_counts(self, mask: npt.NDArray[np.bool_], ends: Numbers) -> Numbers:
         """For each end the masked elements among the first `end` elements in memory order (row major)."""
         sums = [mask.astype(np.int64)]
@@ -60,6 +80,28 @@ class Grid:
             out += (rows * widths).sum(axis=1)
             cells = (*cells, np.clip(np.searchsorted(edges, index, "right") - 1, 0, len(edges) - 2))
         return out
+
+
+def _joined(mask: npt.NDArray[np.bool_]) -> Iterator[list[tuple[int, int]]]:
+    """Ranges of cells per dimension: along the first one, neighbours whose inner cells are alike are one range."""
+    if mask.ndim == 0:
+        if mask:
+            yield []
+        return
+    flat = mask.reshape(len(mask), -1)
+    cuts = np.flatnonzero((flat[1:] != flat[:-1]).any(axis=1)) + 1
+    for begin, end in pairwise([0, *cuts.tolist(), len(mask)]):
+        if flat[begin].any():
+            for inner in _joined(mask[begin]):
+                yield [(begin, end), *inner]
+
+
+def overlap(first: Box, second: Box) -> Box | None:
+    """The box of elements that both hold, None when there are none."""
+    start = tuple(max(a, b) for a, b in zip(first[0], second[0], strict=True))
+    ends = zip(first[0], first[1], second[0], second[1], strict=True)
+    length = tuple(min(a + n, b + m) - at for (a, n, b, m), at in zip(ends, start, strict=True))
+    return (start, length) if all(n > 0 for n in length) else None
 
 
 def elements(shape: Sequence[int]) -> int:
