@@ -113,11 +113,11 @@ def _consumption(session: Session) -> tuple[Consumption, ...]:
             dtype, shape, size = spelled(row[7] or ""), row[8] or (), row[9] or 0
             one = Stored(name, "", dtype, shape, item_bits(dtype), 0, size)
             used = _consumed_bytes(one, [w for _, _, w in writes.get(name, ())], calls[name], known.has_writes)
-            out.append(Consumption(name, dtype, shape, size, True, calls[name], tuple(users[name]), used))  # noqa: FBT003 - a fact
+            out.append(Consumption(name, dtype, shape, size, True, calls[name], tuple(users[name]), used))
     return tuple(out)
 
 
-def _consumed_bytes(one: Stored, writes: Sequence[Write], calls: int, has_writes: bool) -> int | None:  # noqa: FBT001 - a fact
+def _consumed_bytes(one: Stored, writes: Sequence[Write], calls: int, has_writes: bool) -> int | None:
     size, count = one.end - one.begin, elements(one.shape)
     if calls == 0 and not writes:
         return 0

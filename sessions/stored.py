@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 from inspectors.probe.events import TensorListed
+from sessions.coverage import elements
 from sessions.dtypes import item_bits, spelled
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor of a header: `shape` is the one in which it is read, whose row-major elements have `bits` each (0: not known).
+    """One tensor of a header: `shape` is the one in which it is read, its row-major elements have `bits` each (or 0).
 
     A tensor whose numbers are read several at a time, such as blocks, is read as bytes: `is_packed`.
     `begin`/`end` are byte offsets from the start of `file`.
@@ -36,26 +36,30 @@ class Stored:
         first, last = max(begin, self.begin) - self.begin, min(end, self.end) - self.begin
         if first >= last or not self.bits:
             return 0, 0
-        return first * 8 // self.bits, min(-(-last * 8 // self.bits), prod(self.shape))
+        return first * 8 // self.bits, min(-(-last * 8 // self.bits), elements(self.shape))
 
 
 def stored(listed: TensorListed, read_shape: tuple[int, ...] | None = None) -> Stored:
     """How a listed tensor lies in its file; `read_shape` is the one it was read in, where that is recorded."""
     shape, own = stored_shape(listed), item_bits(listed.dtype)
     size_bits = (listed.end - listed.begin) * 8
-    if read_shape is not None and prod(read_shape) and size_bits in (prod(read_shape) * own, prod(read_shape) * 8):
+    if (
+        read_shape is not None
+        and elements(read_shape)
+        and size_bits in (elements(read_shape) * own, elements(read_shape) * 8)
+    ):
         shape = read_shape
-    count = prod(shape)
+    count = elements(shape)
     bits = size_bits // count if count and size_bits % count == 0 else 0
     place = (listed.file, spelled(listed.dtype), shape, bits, listed.begin, listed.end)
-    return Stored(listed.checkpoint_name, *place, is_packed=bits == 8 and prod(listed.shape) * own != size_bits)
+    return Stored(listed.checkpoint_name, *place, is_packed=bits == 8 and elements(listed.shape) * own != size_bits)
 
 
 def stored_shape(listed: TensorListed | None) -> tuple[int, ...]:
     """The shape in which a tensor is read: of one stored in blocks the last size counts the bytes of a row."""
-    if listed is None or not prod(listed.shape):
+    if listed is None or not elements(listed.shape):
         return listed.shape if listed is not None else ()
     size = listed.end - listed.begin
-    if item_bits(listed.dtype) and size * 8 == prod(listed.shape) * item_bits(listed.dtype):
+    if item_bits(listed.dtype) and size * 8 == elements(listed.shape) * item_bits(listed.dtype):
         return listed.shape
-    return (*listed.shape[:-1], size // prod(listed.shape[:-1]))
+    return (*listed.shape[:-1], size // elements(listed.shape[:-1]))

@@ -280,7 +280,8 @@ class Stream:
             return
         storages = dict(layout.columns)
         chosen = [name for name in names if name in storages]
-        is_wanted, wanted = "", ()
+        is_wanted = ""
+        wanted: Raw = ()
         if where is not None:
             if storages.get(where[0]) != "text":
                 return

@@ -1,0 +1,155 @@
+"""What is wrong with the filling of each parameter: the elements at fault as boxes, the calls, the slots."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sessions.checkpoint import header
+from sessions.coverage import Box, Numbers, elements, overlap
+from sessions.ledger import Suspicion, Write
+from sessions.misplaced import Misplaced, misplaced
+from sessions.modules import FUSED
+from sessions.parameters import ParameterView
+from sessions.session import Session
+from sessions.slots import Slot, slots
+
+MOST_PAIRS = 1_000
+MOST_COMPARED = 4_000
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Elements that two writes filled: the second one's values stand there."""
+
+    first: Write
+    second: Write
+    boxes: tuple[Box, ...]
+
+    @property
+    def elements(self) -> int:
+        """How many elements."""
+        return sum(elements(length) for _, length in self.boxes)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """One parameter of one rank. `never` and `twice_boxes` are exact; `twice` names the calls, at most `MOST_PAIRS`.
+
+    `awaited` are tensors of the checkpoint that nobody used and whose names fit what was never written.
+    """
+
+    view: ParameterView
+    never: tuple[Box, ...] = ()
+    twice_boxes: tuple[Box, ...] = ()
+    twice: tuple[Twice, ...] = ()
+    misplaced: tuple[Misplaced, ...] = ()
+    suspicions: tuple[Suspicion, ...] = ()
+    unknown_because: str = ""
+    slots: tuple[Slot, ...] = field(default=())
+    awaited: tuple[str, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        """True when every element is known to have been written once, from where it belongs."""
+        return not (self.never or self.twice_boxes or self.misplaced or self.unknown_because)
+
+
+def faults(session: Session, views: Sequence[ParameterView]) -> tuple[Faults, ...]:
+    """What is wrong with these parameters, in their order; clean ones are there too."""
+    wrong = misplaced(session)
+    used = {call.checkpoint_name for view in views[:1] for made in view.ledger.calls.values() for call in made}
+    peers = _Peers(views)
+    return tuple(_of(session, view, wrong, used, peers) for view in views)
+
+
+def _of(
+    session: Session,
+    view: ParameterView,
+    wrong: Mapping[tuple[int, str], tuple[Misplaced, ...]],
+    used: set[str],
+    peers: _Peers,
+) -> Faults:
+    here = wrong.get((view.rank, view.name), ())
+    said = view.coverage
+    if not said.is_known or view.grid is None:
+        why = view.unknown_because or "its writes are too many pieces to count"
+        return Faults(view, misplaced=here, suspicions=view.suspicions, unknown_because=why)
+    if not (said.never_written or said.written_twice or here):
+        return Faults(view)
+    never = tuple(view.grid.never_boxes)
+    twice_boxes = tuple(view.grid.twice_boxes) if said.written_twice else ()
+    pairs = tuple(_pairs(view, twice_boxes)) if twice_boxes else ()
+    awaited = tuple(_awaited(view, header(session), used)) if never else ()
+    parts = slots(view, never, twice_boxes, peers.of(view) if never else ())
+    return Faults(view, never, twice_boxes, pairs, here, slots=parts, awaited=awaited)
+
+
+class _Peers:
+    """Other layers and ranks of the same parameter, found only when something is missing."""
+
+    def __init__(self, views: Sequence[ParameterView]) -> None:
+        self._views = views
+        self._groups: dict[tuple[str, tuple[int, ...]], list[ParameterView]] | None = None
+
+    def of(self, view: ParameterView) -> Sequence[ParameterView]:
+        """Parameters whose names differ in numbers only, of the same shape."""
+        if self._groups is None:
+            self._groups = defaultdict(list)
+            for one in self._views:
+                self._groups[_numberless(one.name), one.shape].append(one)
+        return [one for one in self._groups[_numberless(view.name), view.shape] if one is not view]
+
+
+def _numberless(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
+def _pairs(view: ParameterView, twice: Sequence[Box]) -> Iterator[Twice]:
+    """Earlier and later writes of the elements in `twice`, the latest first write of each; at most MOST_PAIRS."""
+    placed = [(write, box) for write in view.writes for box in view.boxes_of(write)]
+    begins = np.array([box[0] for _, box in placed], dtype=np.int64)
+    ends = begins + np.array([box[1] for _, box in placed], dtype=np.int64)
+    touched = np.zeros(len(placed), dtype=bool)
+    for start, length in twice:
+        touched |= ((begins < np.array(start) + np.array(length)) & (ends > np.array(start))).all(axis=1)
+    chosen = np.flatnonzero(touched)
+    found: dict[tuple[int, int], list[Box]] = {}
+    if len(chosen) > MOST_COMPARED:
+        chosen = _alike(chosen, begins, ends)[:MOST_COMPARED]
+    for place, later in enumerate(chosen.tolist()):
+        before = chosen[:place]
+        hits = before[((begins[before] < ends[later]) & (ends[before] > begins[later])).all(axis=1)]
+        for earlier in hits.tolist():
+            shared = overlap(placed[earlier][1], placed[later][1])
+            if shared is not None:
+                found.setdefault((earlier, later), []).append(shared)
+        if len(found) >= MOST_PAIRS:
+            break
+    joined: dict[tuple[int, int], tuple[Write, Write, list[Box]]] = {}
+    for (earlier, later), boxes in found.items():
+        first, second = placed[earlier][0], placed[later][0]
+        joined.setdefault((first.at, second.at), (first, second, []))[2].extend(boxes)
+    for first, second, boxes in joined.values():
+        yield Twice(first, second, tuple(boxes))
+
+
+def _alike(chosen: Numbers, begins: Numbers, ends: Numbers) -> Numbers:
+    """The boxes again with those of one place beside each other, so that a first part of them has whole pairs."""
+    keys = np.concatenate([begins[chosen], ends[chosen]], axis=1)
+    order = np.lexsort(keys.T[::-1])
+    out: Numbers = chosen[order]
+    return out
+
+
+def _awaited(view: ParameterView, listed: Mapping[str, object], used: set[str]) -> Iterator[str]:
+    """Unused tensors of the name itself, of the parts of a fused name, and of the experts of a stack."""
+    front, _, last = view.name.rpartition(".")
+    prefix, _, module = front.rpartition(".")
+    names = [view.name, *(f"{prefix}.{part}.{last}" for part in FUSED.get(module, ()))]
+    yield from (name for name in names if name in listed and name not in used)
+    if module == "experts":
+        yield from (name for name in listed if name.startswith(f"{front}.") and name not in used)
