@@ -54,9 +54,14 @@ def _header(session: Session, where: tuple[str, str] | None = None) -> dict[str,
     return out
 
 
+def listed(session: Session, name: str) -> TensorListed | None:
+    """One tensor as its header declares it, without reading the others."""
+    return _header(session, ("checkpoint_name", name)).get(name)
+
+
 def tensor(session: Session, name: str) -> Stored | None:
     """How a tensor of the header lies in its file, None for one that is not listed."""
-    found = _header(session, ("checkpoint_name", name)).get(name)
+    found = listed(session, name)
     if found is None:
         return None
     read = list(session.rows("tensor.read", ("shape",), where=("checkpoint_name", name)))
@@ -70,7 +75,7 @@ def tensors(session: Session) -> Mapping[str, Stored]:
 
 def _tensors(session: Session) -> dict[str, Stored]:
     read = {row[6]: row[7] for row in session.rows("tensor.read", ("checkpoint_name", "shape"))}
-    return {name: stored(listed, read.get(name)) for name, listed in header(session).items()}
+    return {name: stored(one, read.get(name)) for name, one in header(session).items()}
 
 
 def writes_by_tensor(session: Session) -> Mapping[str, Sequence[tuple[int, str, Write]]]:

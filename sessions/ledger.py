@@ -97,7 +97,7 @@ _NO_CALL = Call(-1, "", "", -1, "", "", "", -1)
 
 
 def _read(session: Session) -> Ledger:
-    out = Ledger(has_writes=_has_writes(session))
+    out = Ledger(has_writes=has_writes(session))
     for row in session.rows("loader.called", _CALL):
         key, call = _call(row)
         out.calls[key].append(call)
@@ -137,7 +137,7 @@ def _suspicions(session: Session, parameter: str | None) -> Iterator[tuple[Key, 
 
 def ledger_of(session: Session, parameter: str) -> Ledger:
     """The ledger of one parameter alone, on every rank: what a question about it needs, without reading all writes."""
-    out = Ledger(has_writes=_has_writes(session))
+    out = Ledger(has_writes=has_writes(session))
     for row in session.rows("loader.called", _CALL, where=("parameter", parameter)):
         key, call = _call(row)
         out.calls[key].append(call)
@@ -151,7 +151,8 @@ def ledger_of(session: Session, parameter: str) -> Ledger:
     return out
 
 
-def _has_writes(session: Session) -> bool:
+def has_writes(session: Session) -> bool:
+    """True when writes are recorded, or would be at the level of the session."""
     levels = {session.manifest.level} | {row[6] for row in session.rows("process.started", ("level",))}
     return session.count("weight.written") > 0 or bool(levels & LEVELS_WITH_WRITES)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workbench.errors import UserError
@@ -66,14 +66,16 @@ def named(name: str, known: Sequence[str], what: str, whose: str) -> str:
     """`name` if it is one of `known`. Raises UserError (exit 2) that tells the nearest one."""
     if name in known:
         return name
-    nearest = difflib.get_close_matches(name, known, 1, 0.4) or _ending_alike(name, known)
-    try_ = f"did you mean {nearest[0]}?" if nearest else f"see the {what}s there are with loadscope coverage --all"
+    found = nearest(name, known)
+    try_ = f"did you mean {found}?" if found else f"see the {what}s there are with loadscope coverage --all"
     raise UserError(f"{whose} has no {what} {name!r}", try_)
 
 
-def _ending_alike(name: str, known: Iterable[str]) -> list[str]:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The name most like one that is not known, else one with the same end, else ""."""
     end = name.rpartition(".")[2]
-    return [one for one in known if one.endswith(end)][:1]
+    found = difflib.get_close_matches(name, known, 1, 0.4) or [one for one in known if one.endswith(end)]
+    return found[0] if found else ""
 
 
 def placed(asked: AskedElement, shape: Sequence[int], text: str) -> tuple[int, ...]:

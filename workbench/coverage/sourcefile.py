@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inspectors.probe import ggufheader
-from sessions.checkpoint import header
+from sessions.checkpoint import listed
 from sessions.session import Session
 from sessions.stored import Stored
 
@@ -55,10 +55,10 @@ def _difference(session: Session, path: Path, tensor: Stored) -> str:
     told = session.kept(
         f"declared {path} {path.stat().st_mtime_ns} {tensor.name}", lambda: _declared(path, tensor.name)
     )
-    listed = header(session).get(tensor.name)
+    recorded = listed(session, tensor.name)
     if told is None:
         return f"{path} is another file now: it does not declare {tensor.name}"
-    if listed is None or told != (listed.dtype, listed.shape, listed.begin, listed.end):
+    if recorded is None or told != (recorded.dtype, recorded.shape, recorded.begin, recorded.end):
         return f"{path} is another file now: it declares {tensor.name} as {told[0]} {list(told[1])} at {told[2]:,}"
     return ""
 
