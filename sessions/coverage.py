@@ -155,11 +155,9 @@ def line(found: Grid, width: int, is_final: bool) -> str:
 
     "0" never written (or "." while the load may still write it), "2" more than once, "1" once.
     """
-    count = elements(found.shape)
-    if count == 0 or width <= 0:
+    if elements(found.shape) == 0 or width <= 0:
         return "1" * max(width, 0)
-    begins = np.arange(width, dtype=np.int64) * count // width
-    ends = np.maximum(begins + 1, np.arange(1, width + 1, dtype=np.int64) * count // width)
+    begins, ends = _cells(found, width)
     cells = np.full(width, "1")
     twice, never = found.times >= 2, found.times == 0
     marks = [(twice, "2"), (never, "0")] if is_final else [(never, "."), (twice, "2")]
@@ -167,3 +165,20 @@ def line(found: Grid, width: int, is_final: bool) -> str:
         if mask.any():
             cells[found.prefix_counts(mask, ends) > found.prefix_counts(mask, begins)] = mark
     return "".join(cells)
+
+
+def marked(found: Grid, cells: str, mark: str) -> str:
+    """A coverage line in which the cells "1" that hold an element of any box of `found` are `mark` instead."""
+    if elements(found.shape) == 0 or not cells:
+        return cells
+    begins, ends = _cells(found, len(cells))
+    held = found.times > 0
+    touched = found.prefix_counts(held, ends) > found.prefix_counts(held, begins)
+    return "".join(mark if cell == "1" and is_in else cell for cell, is_in in zip(cells, touched, strict=True))
+
+
+def _cells(found: Grid, width: int) -> tuple[Numbers, Numbers]:
+    """First element of each cell, and the one after its last."""
+    count = elements(found.shape)
+    begins = np.arange(width, dtype=np.int64) * count // width
+    return begins, np.maximum(begins + 1, np.arange(1, width + 1, dtype=np.int64) * count // width)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sessions.checkpoint import header
-from sessions.coverage import Box, Numbers, elements, overlap
+from sessions.coverage import Box, Numbers, elements, grid, marked, overlap
 from sessions.ledger import Suspicion, Write
 from sessions.misplaced import Misplaced, misplaced
 from sessions.modules import FUSED
@@ -52,10 +52,21 @@ class Faults:
     slots: tuple[Slot, ...] = field(default=())
     awaited: tuple[str, ...] = ()
 
+    def cells(self, width: int) -> str:
+        """The coverage line of the parameter, in which "!" is written once, but from elsewhere."""
+        return marked_cells(self.view, self.misplaced, width)
+
     @property
     def is_clean(self) -> bool:
         """True when every element is known to have been written once, from where it belongs."""
         return not (self.never or self.twice_boxes or self.misplaced or self.unknown_because)
+
+
+def marked_cells(view: ParameterView, wrong: Sequence[Misplaced], width: int) -> str:
+    """The coverage line of a parameter with its misplaced elements marked "!"."""
+    cells = view.cells(width)
+    found = grid(view.shape, [box for one in wrong for box in one.boxes]) if wrong else None
+    return cells if found is None else marked(found, cells, "!")
 
 
 def faults(session: Session, views: Sequence[ParameterView]) -> tuple[Faults, ...]:

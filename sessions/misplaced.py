@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sessions.checkpoint import tensors
@@ -59,11 +59,21 @@ def misplaced(session: Session) -> Mapping[tuple[int, str], tuple[Misplaced, ...
 
 
 def _misplaced(session: Session) -> dict[tuple[int, str], tuple[Misplaced, ...]]:
-    views = parameters(session)
-    found: dict[tuple[int, str], dict[int, Misplaced]] = defaultdict(dict)
-    for one in (*_of_other_projections(views), *_out_of_order(views), *_of_other_ranks(session, views)):
-        found[one.rank, one.parameter].setdefault(one.write.at, one)
-    return {key: tuple(by_write.values()) for key, by_write in found.items()}
+    found: dict[tuple[int, str], list[Misplaced]] = defaultdict(list)
+    for one in misplaced_among(parameters(session), session.manifest.tp, tensors(session).get):
+        found[one.rank, one.parameter].append(one)
+    return {key: tuple(several) for key, several in found.items()}
+
+
+def misplaced_among(
+    views: Sequence[ParameterView], tp: int, place_of_tensor: Callable[[str], Stored | None]
+) -> tuple[Misplaced, ...]:
+    """The misplaced writes of these parameters, which are there with all their ranks; each write once."""
+    found: dict[int, Misplaced] = {}
+    several = (*_of_other_projections(views), *_out_of_order(views), *_of_other_ranks(views, tp, place_of_tensor))
+    for one in several:
+        found.setdefault(one.write.at, one)
+    return tuple(found.values())
 
 
 def _one(view: ParameterView, kind: str, write: Write, wanted: str) -> Misplaced:
@@ -124,7 +134,8 @@ def _wrongly_placed(
                     (p for p in sorted(spans) if _in_order(spans, p)[0] <= write.start[dim] < _in_order(spans, p)[1]),
                     None,
                 )
-                name = parts[owner][0].shard_id.strip("'\"") if owner is not None else "another part"
+                shard = parts[owner][0].shard_id.strip("'\"") if owner is not None else ""
+                name = f"slot {shard}" if shard else "another slot"
                 yield _one(view, "order", write, name)
         at += end - begin
 
@@ -148,12 +159,12 @@ def _span(writes: Sequence[Write], dim: int | None) -> tuple[int, int]:
     return min(w.start[at] for w in writes), max(w.start[at] + w.length[at] for w in writes)
 
 
-def _of_other_ranks(session: Session, views: Sequence[ParameterView]) -> Iterator[Misplaced]:
+def _of_other_ranks(
+    views: Sequence[ParameterView], tp: int, place_of_tensor: Callable[[str], Stored | None]
+) -> Iterator[Misplaced]:
     """Where each rank takes one of `tp` equal parts of a tensor, rank r takes part r."""
-    tp = session.manifest.tp
     if tp < 2 or {view.rank for view in views} != set(range(tp)):
         return
-    places = tensors(session)
     groups: dict[tuple[str, str, str, int], list[tuple[ParameterView, Write]]] = defaultdict(list)
     for view in views:
         for write in view.writes:
@@ -161,9 +172,9 @@ def _of_other_ranks(session: Session, views: Sequence[ParameterView]) -> Iterato
                 key = view.name, write.checkpoint_name, write.shard_id, write.expert_id
                 groups[key].append((view, write))
     for (_, tensor, _, _), writes in groups.items():
-        one = places.get(tensor)
-        if one is not None and len(writes) == tp and len({view.rank for view, _ in writes}) == tp:
-            yield from _other_parts(one, writes, tp)
+        if len(writes) == tp and len({view.rank for view, _ in writes}) == tp:
+            one = place_of_tensor(tensor)
+            yield from _other_parts(one, writes, tp) if one is not None else ()
 
 
 def _other_parts(one: Stored, writes: Sequence[tuple[ParameterView, Write]], tp: int) -> Iterator[Misplaced]:

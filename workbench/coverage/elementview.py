@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from inspectors.probe.events import MethodSelected, SkipDecided
+from sessions.checkpoint import tensor
+from sessions.misplaced import Misplaced, misplaced_among
 from sessions.parameters import parameter
 from sessions.provenance import Element, Filled, Repack, Source, element, names_of_parameters, repacks_into
 from sessions.session import Session
@@ -35,13 +37,14 @@ class ElementReport:
     asked: tuple[int, ...]
     name: str
     values: tuple[Value, ...]
+    misplaced: tuple[Misplaced, ...]
     ranks: tuple[int, ...]
 
     @property
     def is_clean(self) -> bool:
         """True when it was written once, or made by post-processing from something that was."""
         one = self.element
-        if one.view.unknown_because:
+        if one.view.unknown_because or self.misplaced:
             return False
         return len(one.filled) == 1 or (not one.filled and bool(one.repacks))
 
@@ -60,7 +63,15 @@ def element_report(session: Session, text: str, rank: int | None) -> ElementRepo
     if found is None:
         raise UserError(f"{name}: nothing is recorded of it on rank {at}", "record the load with --level ledger")
     values = tuple(_value(session, one.source) for one in found.filled)
-    return ElementReport(session, found, index, name, values, tuple(sorted(shapes)))
+    return ElementReport(session, found, index, name, values, _misplaced(session, found), tuple(sorted(shapes)))
+
+
+def _misplaced(session: Session, one: Element) -> tuple[Misplaced, ...]:
+    """Why the element's writes belong elsewhere; looked for among the ranks of its parameter alone."""
+    views = parameter(session, one.view.name)
+    wrong = misplaced_among(views, session.manifest.tp, lambda name: tensor(session, name))
+    here = {filled.write.at for filled in one.filled}
+    return tuple(found for found in wrong if found.rank == one.view.rank and found.write.at in here)
 
 
 def _shapes(session: Session, name: str) -> dict[int, list[tuple[int, ...]]]:
@@ -110,6 +121,10 @@ def element_json(report: ElementReport, verb: str, code: int) -> dict[str, objec
         "is_processed": one.is_processed,
         "unknown_because": one.view.unknown_because or None,
         "writes": [_write_said(session, f, v) for f, v in zip(one.filled, report.values, strict=True)],
+        "misplaced": [
+            {"kind": wrong.kind, "wanted": wrong.wanted, "write": reference(session, wrong.write.at)}
+            for wrong in report.misplaced
+        ],
         "decision": _decision_said(one),
         "repacked_from": [_repack_said(session, repack) for repack in one.repacks],
         "became": [
@@ -169,6 +184,9 @@ def element_text(report: ElementReport) -> Iterator[str]:
     for number_, (filled, value) in enumerate(zip(one.filled, report.values, strict=True), 1):
         label = f"write {number_} of {len(one.filled)}" if len(one.filled) > 1 else "written once"
         yield from _write_told(report, label, filled, value)
+    for wrong in report.misplaced:
+        is_of = "expected" if wrong.kind == "rank" else "it lies in the place of"
+        yield f"  from elsewhere: {is_of} {wrong.wanted}"
     yield from _decision_told(one)
     for position, body, boxes in one.became:
         into = boxes_text(boxes, body.shape) if boxes else f"somewhere in it, {body.source or 'unknown from here'}"

@@ -50,7 +50,7 @@ def _group(report: Report, group: Group) -> Iterator[str]:
     yield f"{view.name}  {view.dtype.removeprefix('torch.')} {list(view.shape)}  rank {counted(ranks)}"
     if len(names) > 1:
         yield f"  and alike in {len(names) - 1} more: {', '.join(names[1:4])}{' …' if len(names) > 4 else ''}"
-    yield f"  {view.cells(CELLS)}  {_in_words(one)}"
+    yield f"  {one.cells(CELLS)}  {_in_words(one)}"
     if one.never:
         yield f"  never written      {boxes_text(one.never, view.shape)}"
         if one.awaited:

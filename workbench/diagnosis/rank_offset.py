@@ -58,4 +58,4 @@ def _evidence(case: Case, one: Misplaced, source: str) -> Evidence:
     return case.evidence(one.write.at, "written", f"rank {one.rank} ← {_rows(one)} of {source}", one.parameter)
 
 
-RULE = Rule("shard/rank-offset", _judge)
+RULE = Rule("shard/rank-offset", _judge, follows=("loader/asymmetry",))
