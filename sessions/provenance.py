@@ -103,36 +103,33 @@ def _repacks(session: Session, which: str, name: str) -> list[tuple[int, int, We
     return [(event.position, event.rank, event.body) for event in events if isinstance(event.body, WeightRepacked)]
 
 
-def element(session: Session, name: str, index: Sequence[int], rank: int) -> Element | None:
+def element(
+    session: Session, name: str, index: Sequence[int], rank: int, *, is_processed: bool = False
+) -> Element | None:
     """All that is recorded of one element; None when that rank has no such parameter.
 
-    `index` counts in the parameter as processed where post-processing left one of another shape, else as loaded; it
-    must lie in that shape. Reads what concerns this parameter alone.
+    `index` counts in the parameter as it was loaded, or with `is_processed` as post-processing left it, and must lie in
+    that shape. Reads what concerns this parameter alone.
     """
     at = tuple(index)
     view = next((view for view in parameter(session, name) if view.rank == rank), None)
-    into = [(n, body) for n, r, body in repacks_into(session, name) if r == rank]
-    is_processed = bool(into) and is_held(at, into[-1][1].shape)
-    repacks = tuple(_repack(session, n, body, at, rank) for n, body in into if _holds(body, at)) if is_processed else ()
-    told = next((r for r in reversed(repacks) if r.index is not None), None)
-    if told is not None and told.body.from_parameter and told.index is not None:
-        if told.body.from_parameter != name or view is None:
-            view = next((v for v in parameter(session, told.body.from_parameter) if v.rank == rank), view)
+    repacks: tuple[Repack, ...] = ()
+    if is_processed:
+        into = [(n, body) for n, r, body in repacks_into(session, name) if r == rank and _holds(body, at)]
+        repacks = tuple(_repack(session, n, body, at, rank) for n, body in into)
+        told = repacks[-1] if repacks else None
+        if told is None or told.index is None:
+            origin = told.body.from_parameter if told is not None else name
+            view = next((v for v in parameter(session, origin or name) if v.rank == rank), view)
+            return None if view is None else Element(view, at, (), _decision(session, view), repacks, (), True)
+        view = next((v for v in parameter(session, told.body.from_parameter) if v.rank == rank), view)
         at = told.index
-    elif repacks and view is not None and into[-1][1].shape != view.shape:
-        return Element(view, tuple(index), (), _decision(session, view), repacks, (), is_processed=True)
     if view is None:
         return None
     filled = tuple(_filled(session, view, write, at) for write in view.writes if _may_hold(view, write, at))
-    became = tuple(
-        (n, body, _images(body, view, at)) for n, r, body in repacks_from(session, view.name) if r == rank
-    )  # fmt: skip
-    return Element(view, at, filled, _decision(session, view), repacks, became, is_processed=is_processed)
-
-
-def is_held(index: Sequence[int], shape: Sequence[int]) -> bool:
-    """True when an index is one of a shape."""
-    return len(index) == len(shape) and all(0 <= i < n for i, n in zip(index, shape, strict=True))
+    made = [(n, body, _images(body, view, at)) for n, r, body in repacks_from(session, view.name) if r == rank]
+    became = tuple((n, body, boxes or ()) for n, body, boxes in made if boxes or boxes is None)
+    return Element(view, at, filled, _decision(session, view), repacks, became, is_processed)
 
 
 def _holds(body: WeightRepacked, index: Sequence[int]) -> bool:
@@ -149,14 +146,13 @@ def _repack(session: Session, position: int, body: WeightRepacked, index: tuple[
     return Repack(position, body, unravelled(number, before.shape))
 
 
-def _images(body: WeightRepacked, view: ParameterView, index: tuple[int, ...]) -> tuple[Box, ...]:
-    """The elements of the processed parameter that hold this one; () where that is not known."""
+def _images(body: WeightRepacked, view: ParameterView, index: tuple[int, ...]) -> tuple[Box, ...] | None:
+    """The elements of the processed parameter that hold this one, None where that is not known."""
     if body.source_offset < 0 or len(body.source_strides) != len(body.start):
-        return ()
+        return None
     number = sum(i * stride for i, stride in zip(index, row_major(view.shape), strict=True))
-    return tuple(
-        AffineMap(body.start, body.length, body.source_offset, body.source_strides).boxes_from(number, number + 1)
-    )
+    at = AffineMap(body.start, body.length, body.source_offset, body.source_strides)
+    return tuple(at.boxes_from(number, number + 1))
 
 
 def _may_hold(view: ParameterView, write: Write, index: Sequence[int]) -> bool:

@@ -41,6 +41,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rank", type=int, metavar="N", help="only this rank (with --element: the rank to ask, else the first)"
     )
+    parser.add_argument(
+        "--processed", action="store_true", help="with --element: count in the parameter as post-processing left it"
+    )
     parser.add_argument("--all", action="store_true", help="list every parameter, also those that are whole")
     arguments.add_json(parser)
 
@@ -64,7 +67,7 @@ def _without_writes(session: Session) -> UserError:
 
 
 def _element(args: Namespace, session: Session) -> int:
-    report = element_report(session, args.element, args.rank)
+    report = element_report(session, args.element, args.rank, is_processed=args.processed)
     code = CLEAN if report.is_clean else FINDINGS
     _print(element_json(report, args.verb, code) if args.json else element_text(report))
     return code

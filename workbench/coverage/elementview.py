@@ -11,11 +11,11 @@ from sessions.misplaced import Misplaced, misplaced_among
 from sessions.parameters import parameter
 from sessions.provenance import Element, Filled, Repack, Source, element, names_of_parameters, repacks_into
 from sessions.session import Session
-from workbench.coverage.asking import AskedElement, asked_element, named, placed
+from workbench.coverage.asking import asked_element, named, placed
 from workbench.coverage.numbers import Number, number
 from workbench.coverage.sourcefile import Raw, raw_bytes
 from workbench.coverage.wording import boxes_text, counted, outside, reference, write_json
-from workbench.errors import USAGE, UserError
+from workbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,31 @@ class ElementReport:
         return len(one.filled) == 1 or (not one.filled and bool(one.repacks))
 
 
-def element_report(session: Session, text: str, rank: int | None) -> ElementReport:
-    """Look an element up. Raises UserError (exit 2) for names, indices and ranks that are not there."""
+def element_report(session: Session, text: str, rank: int | None, *, is_processed: bool = False) -> ElementReport:
+    """Look an element up; `is_processed` counts in the parameter as post-processing left it.
+
+    Raises UserError (exit 2) for names, indices and ranks that are not there.
+    """
     asked = asked_element(text)
-    name, shapes = asked.name, _shapes(session, asked.name)
-    if not shapes:
-        named(name, names_of_parameters(session), "parameter", "the session")
+    loaded = {view.rank: view.shape for view in parameter(session, asked.name)}
+    processed = {at: body.shape for _, at, body in repacks_into(session, asked.name)}
+    if not loaded and not processed:
+        named(asked.name, names_of_parameters(session), "parameter", "the session")
+    if is_processed and not processed:
+        what = f"{asked.name}: nothing is recorded of it after post-processing"
+        raise UserError(what, "ask without --processed for the element as it was loaded")
+    is_processed = is_processed or not loaded
+    shapes = processed if is_processed else loaded
     at = min(shapes) if rank is None else rank
     if at not in shapes:
-        raise UserError(f"{name} is not on rank {at}", f"ask for --rank {counted(shapes)}", USAGE)
-    index = _index(asked, shapes[at], text)
-    found = element(session, name, index, at)
+        raise UserError(f"{asked.name} is not on rank {at}", f"ask for --rank {counted(shapes)}")
+    index = placed(asked, shapes[at], text)
+    found = element(session, asked.name, index, at, is_processed=is_processed)
     if found is None:
-        raise UserError(f"{name}: nothing is recorded of it on rank {at}", "record the load with --level ledger")
+        raise UserError(f"{asked.name}: nothing is recorded of it as it was loaded", "record it with --level ledger")
     values = tuple(_value(session, one.source) for one in found.filled)
-    return ElementReport(session, found, index, name, values, _misplaced(session, found), tuple(sorted(shapes)))
+    misplaced = _misplaced(session, found)
+    return ElementReport(session, found, index, asked.name, values, misplaced, tuple(sorted(shapes)))
 
 
 def _misplaced(session: Session, one: Element) -> tuple[Misplaced, ...]:
@@ -72,25 +82,6 @@ def _misplaced(session: Session, one: Element) -> tuple[Misplaced, ...]:
     wrong = misplaced_among(views, session.manifest.tp, lambda name: tensor(session, name))
     here = {filled.write.at for filled in one.filled}
     return tuple(found for found in wrong if found.rank == one.view.rank and found.write.at in here)
-
-
-def _shapes(session: Session, name: str) -> dict[int, list[tuple[int, ...]]]:
-    """By rank the shapes of a parameter: as processed, where that is recorded, then as loaded."""
-    out: dict[int, list[tuple[int, ...]]] = {}
-    for _, rank, body in reversed(repacks_into(session, name)):
-        if body.shape not in out.setdefault(rank, []):
-            out[rank].append(body.shape)
-    for view in parameter(session, name):
-        if view.shape not in out.setdefault(view.rank, []):
-            out[view.rank].append(view.shape)
-    return out
-
-
-def _index(asked: AskedElement, shapes: list[tuple[int, ...]], text: str) -> tuple[int, ...]:
-    """The index in the first shape that has it."""
-    given = asked.index or ()
-    fitting = (s for s in shapes if len(s) == len(given) and all(-n <= i < n for i, n in zip(given, s, strict=True)))
-    return placed(asked, next(fitting, shapes[-1]), text)
 
 
 def _value(session: Session, source: Source) -> Value:
