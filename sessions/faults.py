@@ -10,7 +10,7 @@ import numpy as np
 
 from sessions.checkpoint import header
 from sessions.coverage import Box, Numbers, elements, grid, marked, overlap
-from sessions.ledger import Suspicion, Write
+from sessions.ledger import Suspicion, Write, ledger
 from sessions.misplaced import Misplaced, misplaced
 from sessions.modules import FUSED
 from sessions.parameters import ParameterView
@@ -52,6 +52,16 @@ class Faults:
     slots: tuple[Slot, ...] = field(default=())
     awaited: tuple[str, ...] = ()
 
+    @property
+    def boxes(self) -> tuple[object, ...]:
+        """The elements at fault, by kind: alike for ranks that have the same fault."""
+        return (
+            self.never,
+            self.twice_boxes,
+            tuple((one.kind, one.boxes) for one in self.misplaced),
+            self.unknown_because,
+        )
+
     def cells(self, width: int) -> str:
         """The coverage line of the parameter, in which "!" is written once, but from elsewhere."""
         return marked_cells(self.view, self.misplaced, width)
@@ -62,6 +72,14 @@ class Faults:
         return not (self.never or self.twice_boxes or self.misplaced or self.unknown_because)
 
 
+def misplaced_until(
+    view: ParameterView, wrong: Mapping[tuple[int, str], tuple[Misplaced, ...]]
+) -> tuple[Misplaced, ...]:
+    """The misplaced writes of a parameter, as of the event up to which it is looked at."""
+    here = wrong.get((view.rank, view.name), ())
+    return here if view.until is None else tuple(one for one in here if one.write.at <= view.until)
+
+
 def marked_cells(view: ParameterView, wrong: Sequence[Misplaced], width: int) -> str:
     """The coverage line of a parameter with its misplaced elements marked "!"."""
     cells = view.cells(width)
@@ -69,12 +87,21 @@ def marked_cells(view: ParameterView, wrong: Sequence[Misplaced], width: int) ->
     return cells if found is None else marked(found, cells, "!")
 
 
-def faults(session: Session, views: Sequence[ParameterView]) -> tuple[Faults, ...]:
-    """What is wrong with these parameters, in their order; clean ones are there too."""
+def faults(
+    session: Session, views: Sequence[ParameterView], among: Sequence[ParameterView] | None = None
+) -> tuple[Faults, ...]:
+    """What is wrong with these parameters, in their order; clean ones are there too.
+
+    Slots that nothing filled are looked for in the other layers and ranks of `among`, without it of `views`.
+    """
     wrong = misplaced(session)
-    used = {call.checkpoint_name for view in views[:1] for made in view.ledger.calls.values() for call in made}
-    peers = _Peers(views)
+    used = session.kept("tensors used", lambda: _used(session))
+    peers = _Peers(views if among is None else among)
     return tuple(_of(session, view, wrong, used, peers) for view in views)
+
+
+def _used(session: Session) -> set[str]:
+    return {call.checkpoint_name for made in ledger(session).calls.values() for call in made}
 
 
 def _of(
@@ -84,7 +111,7 @@ def _of(
     used: set[str],
     peers: _Peers,
 ) -> Faults:
-    here = wrong.get((view.rank, view.name), ())
+    here = misplaced_until(view, wrong)
     said = view.coverage
     if not said.is_known or view.grid is None:
         why = view.unknown_because or "its writes are too many pieces to count"

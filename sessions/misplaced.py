@@ -191,4 +191,4 @@ def _other_parts(one: Stored, writes: Sequence[tuple[ParameterView, Write]], tp:
         if write.source_start[dim] != view.rank * length:
             begin = view.rank * length
             axis = "rows" if dim == 0 else "columns" if dim == 1 else f"dimension {dim}:"
-            yield _one(view, "rank", write, f"{axis} {begin}–{begin + length - 1} of it, the part of rank {view.rank}")
+            yield _one(view, "rank", write, f"{axis} {begin}–{begin + length - 1}, rank {view.rank}'s part")

@@ -353,7 +353,7 @@ def test_a_question_that_cannot_be_answered_is_told_in_two_lines(loads, capsys, 
 def test_what_a_person_reads_has_calls_boxes_slots_and_bytes(loads, capsys):
     for name, words in (
         ("left-twice", ("[64:128, :]", "first", "then", "slot 1", "no call filled it", "gate_proj.weight as 0")),
-        ("rank-offset", ("from elsewhere", "the part of rank 0", "nobody took", "rank 1")),
+        ("rank-offset", ("from elsewhere", "rank 0's part", "nobody took", "rank 1")),
         ("swapped-halves", ("the place of slot 0", "!!!!")),
     ):
         assert cli.main(["coverage", str(loads(name)[0])]) == 1

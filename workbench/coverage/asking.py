@@ -49,6 +49,11 @@ def asked_element(text: str) -> AskedElement:
     return AskedElement(found["name"], tuple(int(word) for word in words))
 
 
+def is_bytes(text: str) -> bool:
+    """True for a text that speaks of bytes of a file rather than of an element."""
+    return _BYTES.match(text.strip()) is not None
+
+
 def asked_bytes(text: str) -> AskedBytes:
     """Parse `FILE:START-END` or `FILE:START` for one byte. Raises UserError (exit 2)."""
     found = _BYTES.match(text.strip())

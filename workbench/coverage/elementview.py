@@ -166,7 +166,7 @@ def element_text(report: ElementReport) -> Iterator[str]:
     yield f"{report.name}{list(report.asked)}  {one.view.dtype.removeprefix('torch.')}  rank {one.view.rank}"
     others = [rank for rank in report.ranks if rank != one.view.rank]
     if others:
-        yield f"  also on rank {counted(others)}: --rank N asks for another"
+        yield f"  also on rank {counted(others)}"
     yield from _repacks_told(report)
     if one.view.unknown_because:
         yield f"  {one.view.unknown_because}"

@@ -7,11 +7,15 @@ from collections.abc import Hashable, Sequence
 from rich.text import Text
 
 from sessions.checkpoint import header
+from sessions.faults import Faults, faults, marked_cells, misplaced_until
+from sessions.misplaced import misplaced
 from sessions.parameters import ParameterView
+from workbench.coverage.wording import counted
 from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens, Place
 from workbench.tui.marks import coverage
 from workbench.tui.paint import Lines, paint, said, wrapped
+from workbench.tui.views.faultlines import fault_lines, numbered_calls
 from workbench.tui.views.findings import SEVERITY
 from workbench.tui.views.provenance import provenance, writers
 from workbench.tui.views.tree import Row, coverage_cells, grown, listed
@@ -32,6 +36,7 @@ class Parameters(View):
     hints = (
         hint("list.down list.up", "move"),
         hint("follow", "who wrote"),
+        hint("address", "element"),
         hint("trouble", "only gaps"),
         hint("enlarge", "fold"),
         hint("search"),
@@ -45,13 +50,20 @@ class Parameters(View):
         shown = [one for one in reading.snapshot.parameters if lens.rank in {None, one.rank}]
         self.total = len({one.name for one in shown})
         self._flags = _flags(reading)
+        self._misplaced = misplaced(reading.session)
         needle = lens.filter.strip("*\"' ").lower()
         kept = [one for one in shown if needle in one.name.lower()]
         if lens.is_only_trouble:
-            wrong = {one.name for one in kept if self._is_wrong(one.name, coverage_cells(_alone(one)))}
+            wrong = {
+                one.name for one in kept if self._is_wrong(one.name, coverage_cells(_alone(one), cells_of=self._cells))
+            }
             kept = [one for one in kept if one.name in wrong]
         is_flat = bool(needle or lens.is_only_trouble or lens.order % 3)
         self.rows = _flat(kept, lens.order % 3) if is_flat else list(listed(grown(kept), lens.folds))
+
+    def _cells(self, view: ParameterView, width: int) -> str:
+        """Amber where it was filled from elsewhere."""
+        return marked_cells(view, misplaced_until(view, self._misplaced), width)
 
     def _is_wrong(self, name: str, cells: str) -> bool:
         return name in self._flags or any(cell in "02!" for cell in cells)
@@ -64,7 +76,7 @@ class Parameters(View):
             label.append_text(said(row.name, "m"))
         else:
             label.append_text(said(row.name, "t"))
-        bar = coverage(coverage_cells(row))
+        bar = coverage(coverage_cells(row, cells_of=self._cells))
         bar.append_text(self._flag(row))
         if row.is_branch:
             return (label, blank(), said(f"{len(row.held)} in", "f"), bar)
@@ -124,9 +136,28 @@ class Parameters(View):
         lines.append(
             paint("{m|$ $}  {f|$}", one.dtype.removeprefix("torch."), bracketed(one.shape), size(one.size_bytes))
         )
-        lines += [blank(), *self._written(row), *provenance(views, header(self.reading.session), width)]
+        lines += [blank(), *self._written(row)]
+        lines += fault_lines(self.reading, *self._fault(row), width)
+        lines += [*provenance(views, header(self.reading.session), width)]
         lines += self._found(one.name)
-        return [*lines, blank(), self.reading.keys((hint("follow", "who wrote"), hint("rank.next", "rank")))]
+        keys = (hint("follow", "who wrote"), hint("address", "element"), hint("rank.next", "rank"))
+        return [*lines, blank(), self.reading.keys(keys)]
+
+    def _fault(self, row: Row) -> tuple[Faults | None, str]:
+        """What is wrong with the first rank in which anything is, and of several ranks those that are alike."""
+        views = row.held[0]
+        found = faults(self.reading.session, views, self.reading.snapshot.parameters)
+        first = next((one for one in found if not one.is_clean), None)
+        if first is None or len(views) == 1:
+            return first, ""
+        alike = [one.view.rank for one in found if one.boxes == first.boxes]
+        return first, "each rank" if len(alike) == len(views) else f"rank {counted(alike)}"
+
+    def evidence(self, row: Row, number: int) -> Place | None:
+        """The call that a number of the detail stands for."""
+        fault = None if row.is_branch else self._fault(row)[0]
+        calls = numbered_calls(fault) if fault is not None else ()
+        return Place("timeline", position=calls[number - 1]) if 0 < number <= len(calls) else None
 
     def _written(self, row: Row) -> Lines:
         lines: Lines = []
@@ -213,9 +244,9 @@ def _flags(reading: Reading) -> dict[str, str]:
     for finding in reversed(reading.snapshot.findings):
         if finding.severity not in {"error", "warning"}:
             continue
-        if finding.parameter:
+        if finding.parameter and flags.get(finding.parameter) != "error":
             flags[finding.parameter] = finding.severity
-        elif finding.module:
+        elif not finding.parameter and finding.module:
             flags.update({name: finding.severity for name in names if leaf(name)[0] == finding.module})
     return flags
 
@@ -224,6 +255,8 @@ def written(view: ParameterView) -> Text:
     """`192 of 192, once`."""
     facts = view.coverage
     if not facts.is_known or facts.never_written is None:
+        if view.unknown_because and view.writes:
+            return said(view.unknown_because, "w")
         calls = len(view.calls)
         return paint("{m|$; elements need level} ledger", some(calls, "loader call"))
     filled = facts.elements - facts.never_written

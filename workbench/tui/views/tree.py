@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sessions.parameters import ParameterView
@@ -89,9 +89,12 @@ def _held(branch: Branch) -> Iterator[tuple[ParameterView, ...]]:
         yield from _held(below)
 
 
-def coverage_cells(row: Row, width: int = CELLS) -> str:
+CellsOf = Callable[[ParameterView, int], str]
+
+
+def coverage_cells(row: Row, width: int = CELLS, cells_of: CellsOf = ParameterView.cells) -> str:
     """The coverage line of a row: ranks laid over each other; of a branch each parameter at its place."""
-    lines = [worst([view.cells(width) for view in views]) for views in row.held]
+    lines = [worst([cells_of(view, width) for view in views]) for views in row.held]
     if len(lines) == 1:
         return lines[0]
     return "".join(_cell(lines, at, width) for at in range(width))
