@@ -18,6 +18,7 @@ from sessions.stored import Stored
 COMPUTED = "computed"
 EXACT = "exact"
 UNKNOWN = "unknown"
+REMOVED = "removed"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def element(
         return None
     filled = tuple(_filled(session, view, write, at) for write in view.writes if _may_hold(view, write, at))
     made = [(n, body, _images(body, view, at)) for n, r, body in repacks_from(session, view.name) if r == rank]
-    became = tuple((n, body, boxes or ()) for n, body, boxes in made if boxes or boxes is None)
+    gone = [(n, body, ()) for n, r, body in repacks_into(session, view.name) if r == rank and body.source == REMOVED]
+    became = (*((n, body, boxes or ()) for n, body, boxes in made if boxes or boxes is None), *gone)
     return Element(view, at, filled, _decision(session, view), repacks, became, is_processed)
 
 

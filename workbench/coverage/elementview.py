@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from inspectors.probe.events import MethodSelected, SkipDecided
+from inspectors.probe.events import MethodSelected, SkipDecided, WeightRepacked
 from sessions.checkpoint import tensor
+from sessions.coverage import Box
 from sessions.misplaced import Misplaced, misplaced_among
 from sessions.parameters import parameter
-from sessions.provenance import Element, Filled, Repack, Source, element, names_of_parameters, repacks_into
+from sessions.provenance import REMOVED, Element, Filled, Repack, Source, element, names_of_parameters, repacks_into
 from sessions.session import Session
 from workbench.coverage.asking import asked_element, named, placed
 from workbench.coverage.numbers import Number, number
@@ -60,8 +61,12 @@ def element_report(session: Session, text: str, rank: int | None, *, is_processe
     if not loaded and not processed:
         named(asked.name, names_of_parameters(session), "parameter", "the session")
     if is_processed and not processed:
-        what = f"{asked.name}: nothing is recorded of it after post-processing"
+        what = f"{asked.name}: post-processing left it as it was loaded, or its work is not recorded"
         raise UserError(what, "ask without --processed for the element as it was loaded")
+    if is_processed and all(body.source == REMOVED for _, _, body in repacks_into(session, asked.name)):
+        raise UserError(
+            f"{asked.name} was removed by post-processing", "ask without --processed for it as it was loaded"
+        )
     is_processed = is_processed or not loaded
     shapes = processed if is_processed else loaded
     at = min(shapes) if rank is None else rank
@@ -180,8 +185,15 @@ def element_text(report: ElementReport) -> Iterator[str]:
         yield f"  from elsewhere: {is_of} {wrong.wanted}"
     yield from _decision_told(one)
     for position, body, boxes in one.became:
-        into = boxes_text(boxes, body.shape) if boxes else f"somewhere in it, {body.source or 'unknown from here'}"
-        yield f"  became     {body.parameter}{into if boxes else f' {into}'}  {reference(report.session, position)}"
+        yield f"  became     {_became(body, boxes)}  {reference(report.session, position)}"
+
+
+def _became(body: WeightRepacked, boxes: Sequence[Box]) -> str:
+    if body.source == REMOVED:
+        return "nothing: post-processing removed the parameter"
+    if boxes:
+        return f"{body.parameter}{boxes_text(boxes, body.shape)}"
+    return f"part of {body.parameter}: {body.source or 'unknown from here'}"
 
 
 def _repacks_told(report: ElementReport) -> Iterator[str]:
