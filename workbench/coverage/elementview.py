@@ -42,6 +42,12 @@ class ElementReport:
     ranks: tuple[int, ...]
 
     @property
+    def dtype(self) -> str:
+        """Of the element asked for: as post-processing left it, or as it was loaded."""
+        told = self.element.repacks[-1].body.dtype if self.element.repacks else ""
+        return (told or self.element.view.dtype).removeprefix("torch.")
+
+    @property
     def is_clean(self) -> bool:
         """True when it was written once, or made by post-processing from something that was."""
         one = self.element
@@ -113,7 +119,7 @@ def element_json(report: ElementReport, verb: str, code: int) -> dict[str, objec
         "rank": one.view.rank,
         "ranks": list(report.ranks),
         "loaded_as": {"parameter": one.view.name, "index": list(one.index), "shape": list(one.view.shape)},
-        "dtype": one.view.dtype,
+        "dtype": report.dtype,
         "is_processed": one.is_processed,
         "unknown_because": one.view.unknown_because or None,
         "writes": [_write_said(session, f, v) for f, v in zip(one.filled, report.values, strict=True)],
@@ -168,7 +174,7 @@ def _repack_said(session: Session, repack: Repack) -> dict[str, object]:
 def element_text(report: ElementReport) -> Iterator[str]:
     """The lines for a person."""
     one = report.element
-    yield f"{report.name}{list(report.asked)}  {one.view.dtype.removeprefix('torch.')}  rank {one.view.rank}"
+    yield f"{report.name}{list(report.asked)}  {report.dtype}  rank {one.view.rank}"
     others = [rank for rank in report.ranks if rank != one.view.rank]
     if others:
         yield f"  also on rank {counted(others)}"
