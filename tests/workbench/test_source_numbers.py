@@ -35,8 +35,8 @@ def test_every_bfloat16_is_what_torch_says():
 
 @pytest.mark.parametrize(
     ("dtype", "form", "value"),
-    [("F32", "<f", 1.5), ("F64", "<d", -2.25), ("F16", "<e", 0.5), ("I8", "<b", -7), ("U8", "<B", 250), ("I64", "<q", -(1 << 40)),
-     ("BOOL", "<?", True), ("I32", "<i", -5)],
+    [("F32", "<f", 1.5), ("F64", "<d", -2.25), ("F16", "<e", 0.5), ("I8", "<b", -7), ("U8", "<B", 250),
+     ("I64", "<q", -(1 << 40)), ("BOOL", "<?", True), ("I32", "<i", -5)],
 )  # fmt: skip
 def test_plain_types_are_read_little_endian(dtype, form, value):
     assert number(struct.pack(form, value), dtype) == value
