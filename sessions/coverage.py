@@ -98,10 +98,15 @@ def _joined(mask: npt.NDArray[np.bool_]) -> Iterator[list[tuple[int, int]]]:
 
 def overlap(first: Box, second: Box) -> Box | None:
     """The box of elements that both hold, None when there are none."""
-    start = tuple(max(a, b) for a, b in zip(first[0], second[0], strict=True))
-    ends = zip(first[0], first[1], second[0], second[1], strict=True)
-    length = tuple(min(a + n, b + m) - at for (a, n, b, m), at in zip(ends, start, strict=True))
-    return (start, length) if all(n > 0 for n in length) else None
+    start, length = [], []
+    for a, n, b, m in zip(*first, *second, strict=True):
+        begin = a if a > b else b
+        size = min(a + n, b + m) - begin
+        if size <= 0:
+            return None
+        start.append(begin)
+        length.append(size)
+    return tuple(start), tuple(length)
 
 
 def elements(shape: Sequence[int]) -> int:

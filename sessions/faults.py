@@ -15,7 +15,7 @@ from sessions.misplaced import Misplaced, misplaced
 from sessions.modules import FUSED
 from sessions.parameters import ParameterView
 from sessions.session import Session
-from sessions.slots import Slot, slots
+from sessions.slots import NOTHING, Key, Slot, known_slots, slots
 
 MOST_PAIRS = 1_000
 MOST_COMPARED = 4_000
@@ -121,25 +121,28 @@ def _of(
     never = tuple(view.grid.never_boxes)
     twice_boxes = tuple(view.grid.twice_boxes) if said.written_twice else ()
     pairs = tuple(_pairs(view, twice_boxes)) if twice_boxes else ()
-    awaited = tuple(_awaited(view, header(session), used)) if never else ()
-    parts = slots(view, never, twice_boxes, peers.of(view) if never else ())
+    awaited = tuple(_awaited(session, view, used)) if never else ()
+    parts = slots(view, never, twice_boxes, peers.of(view) if never else NOTHING)
     return Faults(view, never, twice_boxes, pairs, here, slots=parts, awaited=awaited)
 
 
 class _Peers:
-    """Other layers and ranks of the same parameter, found only when something is missing."""
+    """Where the slots of the same parameter lie in other layers and ranks; found only when something is missing."""
 
     def __init__(self, views: Sequence[ParameterView]) -> None:
         self._views = views
-        self._groups: dict[tuple[str, tuple[int, ...]], list[ParameterView]] | None = None
+        self._groups: dict[tuple[str, tuple[int, ...]], list[ParameterView]] = {}
+        self._known: dict[tuple[str, tuple[int, ...]], dict[Key, Box]] = {}
 
-    def of(self, view: ParameterView) -> Sequence[ParameterView]:
-        """Parameters whose names differ in numbers only, of the same shape."""
-        if self._groups is None:
-            self._groups = defaultdict(list)
+    def of(self, view: ParameterView) -> Mapping[Key, Box]:
+        """The slots of parameters whose names differ in numbers only, of the same shape."""
+        if not self._groups:
             for one in self._views:
-                self._groups[_numberless(one.name), one.shape].append(one)
-        return [one for one in self._groups[_numberless(view.name), view.shape] if one is not view]
+                self._groups.setdefault((_numberless(one.name), one.shape), []).append(one)
+        key = _numberless(view.name), view.shape
+        if key not in self._known:
+            self._known[key] = known_slots(self._groups.get(key, ()))
+        return self._known[key]
 
 
 def _numberless(name: str) -> str:
@@ -183,11 +186,23 @@ def _alike(chosen: Numbers, begins: Numbers, ends: Numbers) -> Numbers:
     return out
 
 
-def _awaited(view: ParameterView, listed: Mapping[str, object], used: set[str]) -> Iterator[str]:
+def _awaited(session: Session, view: ParameterView, used: set[str]) -> Iterator[str]:
     """Unused tensors of the name itself, of the parts of a fused name, and of the experts of a stack."""
     front, _, last = view.name.rpartition(".")
     prefix, _, module = front.rpartition(".")
     names = [view.name, *(f"{prefix}.{part}.{last}" for part in FUSED.get(module, ()))]
+    listed = header(session)
     yield from (name for name in names if name in listed and name not in used)
     if module == "experts":
-        yield from (name for name in listed if name.startswith(f"{front}.") and name not in used)
+        stacks = session.kept("unused tensors of experts", lambda: _unused_of_experts(listed, used))
+        yield from stacks.get(front, ())
+
+
+def _unused_of_experts(listed: Mapping[str, object], used: set[str]) -> dict[str, list[str]]:
+    """Unused tensors by the stack of experts that their names lie in."""
+    out: dict[str, list[str]] = defaultdict(list)
+    for name in listed:
+        front, stack, _ = name.partition(".experts.")
+        if stack and name not in used:
+            out[f"{front}.experts"].append(name)
+    return out
