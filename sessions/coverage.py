@@ -100,7 +100,7 @@ def overlap(first: Box, second: Box) -> Box | None:
     """The box of elements that both hold, None when there are none."""
     start, length = [], []
     for a, n, b, m in zip(*first, *second, strict=True):
-        begin = a if a > b else b
+        begin = max(b, a)
         size = min(a + n, b + m) - begin
         if size <= 0:
             return None
