@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from inspectors.probe.events import TensorListed
-from sessions.coverage import elements, grid
+from sessions.coverage import Box, Numbers, elements, grid
 from sessions.dtypes import item_bits, spelled
 from sessions.ledger import Write, ledger
+from sessions.maps import boxes_of_range, map_of
 from sessions.session import Session
+from sessions.stored import Stored, stored
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,49 @@ def header(session: Session) -> Mapping[str, TensorListed]:
     return session.kept("header", lambda: _header(session))
 
 
-def _header(session: Session) -> dict[str, TensorListed]:
+def _header(session: Session, where: tuple[str, str] | None = None) -> dict[str, TensorListed]:
     fields = ("checkpoint_name", "dtype", "shape", "file", "begin", "end")
     out: dict[str, TensorListed] = {}
-    for row in session.rows("tensor.listed", fields):
+    for row in session.rows("tensor.listed", fields, where=where):
         name, dtype, shape, file, begin, end = row[6:]
         out.setdefault(name or "", TensorListed(name or "", dtype or "", shape or (), file or "", begin or 0, end or 0))
+    return out
+
+
+def listed(session: Session, name: str) -> TensorListed | None:
+    """One tensor as its header declares it, without reading the others."""
+    return _header(session, ("checkpoint_name", name)).get(name)
+
+
+def tensor(session: Session, name: str) -> Stored | None:
+    """How a tensor of the header lies in its file, None for one that is not listed."""
+    found = listed(session, name)
+    if found is None:
+        return None
+    read = list(session.rows("tensor.read", ("shape",), where=("checkpoint_name", name)))
+    return stored(found, read[-1][6] if read else None)
+
+
+def tensors(session: Session) -> Mapping[str, Stored]:
+    """How every tensor of the header lies in its file, by name."""
+    return session.kept("stored", lambda: _tensors(session))
+
+
+def _tensors(session: Session) -> dict[str, Stored]:
+    read = {row[6]: row[7] for row in session.rows("tensor.read", ("checkpoint_name", "shape"))}
+    return {name: stored(one, read.get(name)) for name, one in header(session).items()}
+
+
+def writes_by_tensor(session: Session) -> Mapping[str, Sequence[tuple[int, str, Write]]]:
+    """Every write with its rank and parameter, by the tensor it took from."""
+    return session.kept("writes by tensor", lambda: _writes_by_tensor(session))
+
+
+def _writes_by_tensor(session: Session) -> dict[str, list[tuple[int, str, Write]]]:
+    out: dict[str, list[tuple[int, str, Write]]] = defaultdict(list)
+    for (rank, parameter), made in ledger(session).writes.items():
+        for write in made:
+            out[write.checkpoint_name].append((rank, parameter, write))
     return out
 
 
@@ -59,46 +100,69 @@ def _consumption(session: Session) -> tuple[Consumption, ...]:
     known = ledger(session)
     calls: dict[str, int] = defaultdict(int)
     users: dict[str, dict[str, None]] = defaultdict(dict)
-    writes: dict[str, list[Write]] = defaultdict(list)
     for (_, parameter), made in known.calls.items():
         for call in made:
             calls[call.checkpoint_name] += 1
             users[call.checkpoint_name][parameter] = None
-    for made_writes in known.writes.values():
-        for write in made_writes:
-            writes[write.checkpoint_name].append(write)
+    writes = writes_by_tensor(session)
     read = {row[6]: row for row in session.rows("tensor.read", ("checkpoint_name", "dtype", "shape", "size_bytes"))}
-    listed = header(session)
+    places = tensors(session)
     out = []
-    for name in {**listed, **{n: None for n in read if n not in listed}}:
-        if name in listed:
-            one = listed[name]
-            dtype, shape, size = one.dtype, one.shape, one.end - one.begin
-        else:
-            dtype, shape, size = (read[name][7] or "", read[name][8] or (), read[name][9] or 0)
-        # blocks of several numbers are read, and written, as bytes
-        read_shape, read_dtype = (read[name][8] or (), read[name][7] or "") if name in read else (shape, dtype)
-        used = _consumed_bytes(read_shape, read_dtype, size, writes[name], calls[name], has_writes=known.has_writes)
+    for name, one in places.items():
+        used = _consumed_bytes(one, [w for _, _, w in writes.get(name, ())], calls[name], known.has_writes)
+        size, shape = one.end - one.begin, header(session)[name].shape
         is_read = name in read or calls[name] > 0
-        out.append(Consumption(name, spelled(dtype), shape, size, is_read, calls[name], tuple(users[name]), used))
+        out.append(Consumption(name, one.dtype, shape, size, is_read, calls[name], tuple(users[name]), used))
+    for name, row in read.items():
+        if name not in places:
+            dtype, shape, size = spelled(row[7] or ""), row[8] or (), row[9] or 0
+            one = Stored(name, "", dtype, shape, item_bits(dtype), 0, size)
+            used = _consumed_bytes(one, [w for _, _, w in writes.get(name, ())], calls[name], known.has_writes)
+            out.append(Consumption(name, dtype, shape, size, True, calls[name], tuple(users[name]), used))
     return tuple(out)
 
 
-def _consumed_bytes(
-    shape: tuple[int, ...], dtype: str, size: int, writes: list[Write], calls: int, *, has_writes: bool
-) -> int | None:
-    if calls == 0:
+def _consumed_bytes(one: Stored, writes: Sequence[Write], calls: int, has_writes: bool) -> int | None:
+    size, count = one.end - one.begin, elements(one.shape)
+    if calls == 0 and not writes:
         return 0
-    if not has_writes or any(not _has_source(w, shape) for w in writes if w.elements):
+    if not has_writes:
         return None
-    boxes = {(w.source_start or (0,), w.source_length or (1,)) for w in writes if w.elements}
-    found = grid(shape, sorted(boxes))
-    if found is None:
+    writes = [w for w in writes if w.elements and w.source != "constant"]
+    if any(w.source_length == one.shape and not any(w.source_start) for w in writes):
+        return size if all(_has_source(w, one) for w in writes) else None
+    never = unconsumed(one, writes)
+    if never is None:
         return None
-    count = elements(shape)
-    used = count - found.never
-    return used * size // count if item_bits(dtype) % 8 or not item_bits(dtype) else used * item_bits(dtype) // 8
+    left = sum(elements(length) for _, length in never)
+    return (count - left) * size // count if count else 0
 
 
-def _has_source(write: Write, shape: tuple[int, ...]) -> bool:
-    return len(write.source_start) == len(shape) == len(write.source_length)
+def unconsumed(one: Stored, writes: Sequence[Write]) -> list[Box] | None:
+    """The elements of a tensor, as it is read, that none of the writes took; None when some took unknown ones."""
+    writes = [w for w in writes if w.elements and w.source != "constant"]
+    shape = one.shape or (1,)
+    if not all(_has_source(w, one) for w in writes):
+        return None
+    if all(len(w.source_start) == len(one.shape) == len(w.source_length) for w in writes):
+        found = grid(shape, sorted({(w.source_start or (0,), w.source_length or (1,)) for w in writes}))
+        return None if found is None else found.never_boxes
+    stretches = [runs for w in writes if (at := map_of(w, one.shape)) is not None and (runs := at.runs()) is not None]
+    if len(stretches) < len(writes):
+        return None
+    left = _between(np.concatenate(stretches), elements(shape))
+    return [box for begin, end in left for box in boxes_of_range(begin, end, shape)]
+
+
+def _between(runs: Numbers, count: int) -> list[tuple[int, int]]:
+    """The stretches of 0..count-1 that are in no run."""
+    runs = runs[np.argsort(runs[:, 0], kind="stable")]
+    reached = np.concatenate([[0], np.maximum.accumulate(runs[:, 1])])
+    begins = np.concatenate([runs[:, 0], [count]])
+    gaps = np.flatnonzero(begins > reached)
+    return [(int(reached[n]), int(begins[n])) for n in gaps]
+
+
+def _has_source(write: Write, one: Stored) -> bool:
+    is_box = len(write.source_start) == len(one.shape) == len(write.source_length)
+    return is_box or (write.source_offset >= 0 and len(write.source_strides) == len(write.start))

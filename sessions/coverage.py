@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from operator import mul
 
 import numpy as np
@@ -41,6 +42,25 @@ class Grid:
         """Elements that two or more boxes hold."""
         return self.count(self.times >= 2)
 
+    def boxes(self, mask: npt.NDArray[np.bool_]) -> list[Box]:
+        """The cells of `mask` as boxes (start, length) of elements, disjoint, in order; alike neighbours are joined."""
+        out = []
+        for ranges in _joined(mask):
+            ends = [(int(e[a]), int(e[b])) for e, (a, b) in zip(self.edges, ranges, strict=True)]
+            if all(begin < end for begin, end in ends):
+                out.append((tuple(a for a, _ in ends), tuple(b - a for a, b in ends)))
+        return out
+
+    @property
+    def never_boxes(self) -> list[Box]:
+        """The elements that no box holds."""
+        return self.boxes(self.times == 0)
+
+    @property
+    def twice_boxes(self) -> list[Box]:
+        """The elements that two or more boxes hold."""
+        return self.boxes(self.times >= 2)
+
     def prefix_counts(self, mask: npt.NDArray[np.bool_], ends: Numbers) -> Numbers:
         """For each end the masked elements among the first `end` elements in memory order (row major)."""
         sums = [mask.astype(np.int64)]
@@ -60,6 +80,33 @@ class Grid:
             out += (rows * widths).sum(axis=1)
             cells = (*cells, np.clip(np.searchsorted(edges, index, "right") - 1, 0, len(edges) - 2))
         return out
+
+
+def _joined(mask: npt.NDArray[np.bool_]) -> Iterator[list[tuple[int, int]]]:
+    """Ranges of cells per dimension: along the first one, neighbours whose inner cells are alike are one range."""
+    if mask.ndim == 0:
+        if mask:
+            yield []
+        return
+    flat = mask.reshape(len(mask), -1)
+    cuts = np.flatnonzero((flat[1:] != flat[:-1]).any(axis=1)) + 1
+    for begin, end in pairwise([0, *cuts.tolist(), len(mask)]):
+        if flat[begin].any():
+            for inner in _joined(mask[begin]):
+                yield [(begin, end), *inner]
+
+
+def overlap(first: Box, second: Box) -> Box | None:
+    """The box of elements that both hold, None when there are none."""
+    start, length = [], []
+    for a, n, b, m in zip(*first, *second, strict=True):
+        begin = max(b, a)
+        size = min(a + n, b + m) - begin
+        if size <= 0:
+            return None
+        start.append(begin)
+        length.append(size)
+    return tuple(start), tuple(length)
 
 
 def elements(shape: Sequence[int]) -> int:
@@ -113,11 +160,9 @@ def line(found: Grid, width: int, is_final: bool) -> str:
 
     "0" never written (or "." while the load may still write it), "2" more than once, "1" once.
     """
-    count = elements(found.shape)
-    if count == 0 or width <= 0:
+    if elements(found.shape) == 0 or width <= 0:
         return "1" * max(width, 0)
-    begins = np.arange(width, dtype=np.int64) * count // width
-    ends = np.maximum(begins + 1, np.arange(1, width + 1, dtype=np.int64) * count // width)
+    begins, ends = _cells(found, width)
     cells = np.full(width, "1")
     twice, never = found.times >= 2, found.times == 0
     marks = [(twice, "2"), (never, "0")] if is_final else [(never, "."), (twice, "2")]
@@ -125,3 +170,20 @@ def line(found: Grid, width: int, is_final: bool) -> str:
         if mask.any():
             cells[found.prefix_counts(mask, ends) > found.prefix_counts(mask, begins)] = mark
     return "".join(cells)
+
+
+def marked(found: Grid, cells: str, mark: str) -> str:
+    """A coverage line in which the cells "1" that hold an element of any box of `found` are `mark` instead."""
+    if elements(found.shape) == 0 or not cells:
+        return cells
+    begins, ends = _cells(found, len(cells))
+    held = found.times > 0
+    touched = found.prefix_counts(held, ends) > found.prefix_counts(held, begins)
+    return "".join(mark if cell == "1" and is_in else cell for cell, is_in in zip(cells, touched, strict=True))
+
+
+def _cells(found: Grid, width: int) -> tuple[Numbers, Numbers]:
+    """First element of each cell, and the one after its last."""
+    count = elements(found.shape)
+    begins = np.arange(width, dtype=np.int64) * count // width
+    return begins, np.maximum(begins + 1, np.arange(1, width + 1, dtype=np.int64) * count // width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _SPELLED = {
     "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "BOOL": "bool",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu", "F4": "float4_e2m1",
@@ -23,6 +25,7 @@ def is_plain(dtype: str) -> bool:
     return spelled(dtype) in _PLAIN
 
 
+@lru_cache(maxsize=256)
 def item_bits(dtype: str) -> int:
     """Bits of one element; 0 when the name does not tell."""
     name = spelled(dtype)

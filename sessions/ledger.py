@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sessions.session import Session
+from sessions.session import Row, Session
 
 Key = tuple[int, str]
 LEVELS_WITH_WRITES = frozenset({"ledger", "values", "tensors"})
@@ -17,7 +18,8 @@ LEVELS_WITH_WRITES = frozenset({"ledger", "values", "tensors"})
 class Write(NamedTuple):  # hundreds of thousands are made at once: half the cost of a frozen dataclass
     """One write into a parameter. `position` is the loader call's, `at` the write's own (-1 call: outside any).
 
-    `start`/`length` box the parameter (empty: not a plain box), `source_start`/`source_length` the checkpoint tensor.
+    `start`/`length` box the parameter (empty: not a plain box), `source_start`/`source_length` the checkpoint tensor;
+    `source_offset`/`source_strides` (-1, (): not recorded) and `runs` are those of `WeightWritten`.
     """
 
     position: int
@@ -32,6 +34,18 @@ class Write(NamedTuple):  # hundreds of thousands are made at once: half the cos
     source_length: tuple[int, ...]
     source: str
     operation: str
+    source_offset: int = -1
+    source_strides: tuple[int, ...] = ()
+    runs: tuple[int, ...] = ()
+
+
+class Suspicion(NamedTuple):
+    """A change of a parameter's memory that the ledger could not follow. `position` is the call's, `at` its own."""
+
+    position: int
+    at: int
+    operation: str
+    reason: str
 
 
 class Call(NamedTuple):
@@ -54,6 +68,7 @@ class Ledger:
     has_writes: bool = False
     calls: dict[Key, list[Call]] = field(default_factory=lambda: defaultdict(list))
     writes: dict[Key, list[Write]] = field(default_factory=lambda: defaultdict(list))
+    suspicions: dict[Key, list[Suspicion]] = field(default_factory=dict)
     finals: dict[int, int] = field(default_factory=dict)
     call_at: dict[int, tuple[Key, Call]] = field(default_factory=dict)
     places: dict[Key, array[int]] = field(default_factory=dict)
@@ -74,30 +89,70 @@ def ledger(session: Session) -> Ledger:
 
 
 _CALL = ("parameter", "checkpoint_name", "shard_id", "expert_id", "loader", "where", "outcome")
-_WRITE = ("parameter", "start", "length", "elements", "source_start", "source_length", "source", "operation")
+_WRITE = (
+    "parameter", "start", "length", "elements", "source_start", "source_length", "source", "operation",
+    "checkpoint_name", "source_offset", "source_strides", "runs",
+)  # fmt: skip
+_NO_CALL = Call(-1, "", "", -1, "", "", "", -1)
 
 
 def _read(session: Session) -> Ledger:
-    out = Ledger(has_writes=_has_writes(session))
-    for position, _, t_ns, dur, _, rank, *facts in session.rows("loader.called", _CALL):
-        parameter, name, shard, expert, loader, where, outcome = facts
-        end_ns = t_ns + dur if dur is not None else -1
-        expert = -1 if expert is None else expert
-        call = Call(position, name or "", shard or "", expert, loader or "", where or "", outcome or "", end_ns)
-        out.calls[rank, parameter or ""].append(call)
-        out.call_at[position] = (rank, parameter or ""), call
-    for position, stream, _, _, parent, rank, *facts in session.rows("weight.written", _WRITE):
-        parameter, start, length, n, source_start, source_length, source, operation = facts
-        at = session.position(stream, parent) if parent else -1
-        call = out.call_at[at][1] if at in out.call_at else Call(-1, "", "", -1, "", "", "", -1)
-        box = (start or (), length or (), n or 0, source_start or (), source_length or ())
-        told = (call.position, position, call.checkpoint_name, call.shard_id, call.expert_id)
-        out.writes[rank, parameter or ""].append(Write(*told, *box, source or "", operation or ""))
+    out = Ledger(has_writes=has_writes(session))
+    for row in session.rows("loader.called", _CALL):
+        key, call = _call(row)
+        out.calls[key].append(call)
+        out.call_at[call.position] = key, call
+    for row in session.rows("weight.written", _WRITE):
+        at = session.position(row[1], row[4]) if row[4] else -1
+        out.writes[row[5], row[6] or ""].append(_write(row, out.call_at[at][1] if at in out.call_at else _NO_CALL))
+    for key, suspicion in _suspicions(session, None):
+        out.suspicions.setdefault(key, []).append(suspicion)
     out.finals = _finals(session)
     return out
 
 
-def _has_writes(session: Session) -> bool:
+def _call(row: Row) -> tuple[Key, Call]:
+    position, _, t_ns, dur, _, rank, parameter, name, shard, expert, loader, where, outcome = row
+    end_ns = t_ns + dur if dur is not None else -1
+    expert = -1 if expert is None else expert
+    call = Call(position, name or "", shard or "", expert, loader or "", where or "", outcome or "", end_ns)
+    return (rank, parameter or ""), call
+
+
+def _write(row: Row, call: Call) -> Write:
+    start, length, n, source_start, source_length, source, operation, name, offset, strides, runs = row[7:]
+    return Write(
+        call.position, row[0], name or call.checkpoint_name, call.shard_id, call.expert_id,
+        start or (), length or (), n or 0, source_start or (), source_length or (), source or "", operation or "",
+        -1 if offset is None else offset, strides or (), runs or (),
+    )  # fmt: skip
+
+
+def _suspicions(session: Session, parameter: str | None) -> Iterator[tuple[Key, Suspicion]]:
+    where = None if parameter is None else ("parameter", parameter)
+    for row in session.rows("write.suspected", ("parameter", "operation", "reason"), where=where):
+        at = session.position(row[1], row[4]) if row[4] else -1
+        yield (row[5], row[6] or ""), Suspicion(at, row[0], row[7] or "", row[8] or "")
+
+
+def ledger_of(session: Session, parameter: str) -> Ledger:
+    """The ledger of one parameter alone, on every rank: what a question about it needs, without reading all writes."""
+    out = Ledger(has_writes=has_writes(session))
+    for row in session.rows("loader.called", _CALL, where=("parameter", parameter)):
+        key, call = _call(row)
+        out.calls[key].append(call)
+        out.call_at[call.position] = key, call
+    for row in session.rows("weight.written", _WRITE, where=("parameter", parameter)):
+        at = session.position(row[1], row[4]) if row[4] else -1
+        out.writes[row[5], parameter].append(_write(row, out.call_at[at][1] if at in out.call_at else _NO_CALL))
+    for key, suspicion in _suspicions(session, parameter):
+        out.suspicions.setdefault(key, []).append(suspicion)
+    out.finals = _finals(session)
+    return out
+
+
+def has_writes(session: Session) -> bool:
+    """True when writes are recorded, or would be at the level of the session."""
     levels = {session.manifest.level} | {row[6] for row in session.rows("process.started", ("level",))}
     return session.count("weight.written") > 0 or bool(levels & LEVELS_WITH_WRITES)
 

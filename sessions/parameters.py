@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sessions import coverage as boxes
+from sessions import maps
 from sessions.coverage import Grid, elements
-from sessions.ledger import Call, Ledger, Write, ledger
+from sessions.ledger import Call, Ledger, Suspicion, Write, ledger, ledger_of
 from sessions.session import Session
 
 
@@ -70,24 +71,51 @@ class ParameterView:
         return tuple(self.ledger.writes_until((self.rank, self.name), self.until))
 
     @cached_property
+    def suspicions(self) -> tuple[Suspicion, ...]:
+        """Changes of its memory so far that the ledger could not follow; with any, its writes are not to be trusted."""
+        found = self.ledger.suspicions.get((self.rank, self.name), ())
+        return tuple(one for one in found if self.until is None or one.at <= self.until)
+
+    @cached_property
     def is_final(self) -> bool:
         """True once this rank's load has ended without failing."""
         end = self.ledger.finals.get(self.rank)
         return end is not None and (self.now_ns is None or end <= self.now_ns)
 
-    @cached_property
+    @property
     def is_known(self) -> bool:
-        """True when what was written is recorded: nothing was called yet, or every write is a plain box."""
+        """True when what was written is recorded: nothing was called yet, or the place of every write is known."""
+        return not self.unknown_because
+
+    @cached_property
+    def unknown_because(self) -> str:
+        """Why coverage is not known, "" when it is."""
         if not self.ledger.has_writes:
-            return not self.loader_calls
-        return all(len(w.start) == len(self.shape) == len(w.length) or w.elements == 0 for w in self.writes)
+            return "no writes are recorded at this level" if self.loader_calls else ""
+        if self.suspicions:
+            one = self.suspicions[0]
+            by = f" by {one.operation}" if one.operation else ""
+            return f"not to be trusted: {one.reason or 'memory changed unseen'}{by}"
+        lost = next((w for w in self.writes if w.elements and not self.is_placed(w)), None)
+        return f"{lost.operation or 'a write'} wrote to elements that could not be told" if lost is not None else ""
+
+    def is_placed(self, write: Write) -> bool:
+        """True when it is known which elements a write filled."""
+        return bool(write.runs) or len(write.start) == len(self.shape) == len(write.length)
+
+    def boxes_of(self, write: Write) -> list[boxes.Box]:
+        """The elements that a write filled, a scalar counting as shape (1,); [] where they are not known."""
+        if write.runs:
+            stretches = zip(write.runs[::2], write.runs[1::2], strict=False)
+            return [box for begin, n in stretches for box in maps.boxes_of_range(begin, begin + n, self.shape)]
+        return [(write.start or (0,), write.length or (1,))] if self.is_placed(write) and write.elements else []
 
     @cached_property
     def grid(self) -> Grid | None:
         """The boxes written, None when they are not known."""
         if not self.is_known:
             return None
-        return boxes.grid(self.shape, [(w.start or (0,), w.length or (1,)) for w in self.writes if w.elements])
+        return boxes.grid(self.shape, [box for write in self.writes for box in self.boxes_of(write)])
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -128,6 +156,19 @@ def parameters(session: Session, until: int | None = None) -> tuple[ParameterVie
     )  # fmt: skip
 
 
+def parameter(session: Session, name: str) -> tuple[ParameterView, ...]:
+    """One parameter on every rank, as of the end: without reading what was recorded of the others. () for none."""
+    known = ledger_of(session, name)
+    rows = sorted(_registered(session, known, name))
+    return tuple(
+        ParameterView(
+            r.name, r.rank, r.parameter_class, r.dtype, r.shape, r.size_bytes, r.loader, r.where, r.position,
+            None, None, known,
+        )
+        for r in rows
+    )  # fmt: skip
+
+
 class _Registered(NamedTuple):
     position: int
     rank: int
@@ -144,12 +185,13 @@ _FIELDS = ("parameter", "parameter_class", "dtype", "shape", "loader", "where", 
 _CALL_FIELDS = ("parameter", "parameter_class", "parameter_dtype", "parameter_shape", "loader", "where")
 
 
-def _registered(session: Session, known: Ledger) -> list[_Registered]:
-    rows = list(session.rows("parameter.registered", _FIELDS))
+def _registered(session: Session, known: Ledger, only: str | None = None) -> list[_Registered]:
+    where = None if only is None else ("parameter", only)
+    rows = list(session.rows("parameter.registered", _FIELDS, where=where))
     seen = {(row[5], row[6]) for row in rows}
     if any(key not in seen for key in known.calls):
         # made late, or by an engine without that tracepoint: the loader's calls say what they are
-        rows += [(*row, 0) for row in session.rows("loader.called", _CALL_FIELDS)]
+        rows += [(*row, 0) for row in session.rows("loader.called", _CALL_FIELDS, where=where)]
     first: dict[tuple[int, str], _Registered] = {}
     for position, _, _, _, _, rank, name, cls, dtype, shape, loader, where, size in rows:
         texts = (name or "", cls or "", dtype or "")

@@ -233,15 +233,23 @@ class Session:
         if page:
             yield page
 
-    def rows(self, kind: str, names: tuple[str, ...], start: int = 0, stop: int | None = None) -> Iterator[Row]:
+    def rows(
+        self,
+        kind: str,
+        names: tuple[str, ...],
+        start: int = 0,
+        stop: int | None = None,
+        where: tuple[str, str] | None = None,
+    ) -> Iterator[Row]:
         """Plain rows of one kind: (position, stream, t_ns, dur_ns, parent, rank, *fields), cheaper than events.
 
-        Fields that a stream lacks come as None. In order inside each stream, stream after stream.
+        Fields that a stream lacks come as None. In order inside each stream, stream after stream. With `where` only
+        those whose text field of that name is the text given: the file finds them, the others are not read.
         """
         stop = len(self) if stop is None else min(stop, len(self))
         firsts, lasts = self.seqs_before(start), self.seqs_before(stop)
         for stream, first, last in zip(self.streams, firsts, lasts, strict=True):
-            found = stream.columns(kind, names, first + 1, last)
+            found = stream.columns(kind, names, first + 1, last, where)
             if self._order.is_merged:
                 for seq, *facts in found:
                     yield (self.position(stream.number, seq), stream.number, *facts)

@@ -276,23 +276,33 @@ class Stream:
         dur = None if is_open else dur_ns
         return Event(seq - 1, self.number, seq, t_ns, dur, kind, self.name(row[6]), parent, rank, body, extra)
 
-    def columns(self, kind: str, names: tuple[str, ...], first: int, last: int) -> Iterator[Raw]:
+    def columns(
+        self, kind: str, names: tuple[str, ...], first: int, last: int, where: tuple[str, str] | None = None
+    ) -> Iterator[Raw]:
         """Rows (seq, t_ns, dur_ns, parent, rank, *fields) of one kind in seq order, without making events.
 
         Fields that the stream lacks come as None. Read in batches, so that no read stays open between rows.
+        `where` is a text field and the text it must have.
         """
         layout = self._layouts.get(kind)
         if layout is None:
             return
         storages = dict(layout.columns)
         chosen = [name for name in names if name in storages]
+        is_wanted = ""
+        wanted: Raw = ()
+        if where is not None:
+            if storages.get(where[0]) != "text":
+                return
+            is_wanted = f"AND b.{quoted(where[0])} IN (SELECT id FROM text WHERE value = ?) "
+            wanted = (where[1],)
         select = "".join(f", b.{quoted(name)}" for name in chosen)
         query = (
             f"SELECT {ENVELOPE}{select} FROM {layout.table} b JOIN event e ON e.seq = b.seq "
-            f"WHERE b.seq > ? AND b.seq <= ? ORDER BY b.seq LIMIT {BATCH}"
+            f"WHERE b.seq > ? AND b.seq <= ? {is_wanted}ORDER BY b.seq LIMIT {BATCH}"
         )
         done = first - 1
-        while rows := self.rows(query, (done, last)):
+        while rows := self.rows(query, (done, last, *wanted)):
             stored = dict(zip(chosen, list(zip(*rows, strict=True))[5:], strict=True))
             fields = [
                 self._texts.column(storages[name], stored[name]) if name in stored else [None] * len(rows)

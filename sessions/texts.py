@@ -23,7 +23,8 @@ class Texts:
 
     def need(self, numbers: Iterable[object]) -> None:
         """Fetch the texts of these numbers that are not here yet."""
-        missing = sorted({n for n in numbers if type(n) is int} - self._texts.keys())
+        known = self._texts  # asked one by one: a set less the keys of a dict goes through all keys
+        missing = sorted({n for n in numbers if type(n) is int and n not in known})
         if not missing:
             return
         if len(self._texts) > _KEPT:

@@ -50,7 +50,7 @@ def test_its_first_finding_is_the_one_its_scenario_expects(folder, session):
     first = findings(session)[0]
     assert (first.class_, first.root) == (scenario_named(folder.name).expects, True)
     assert session.manifest.scenario == folder.name
-    assert verdict_of(session, "open", has_just_run=False).exit_code == 1
+    assert verdict_of(session, "open", fail_on=first.severity, has_just_run=False).exit_code == 1
 
 
 @names

@@ -130,7 +130,8 @@ def test_a_list_entry_that_names_nothing_is_a_warning(judged, entry, is_stale):
 
 
 def test_a_scale_loaded_from_other_rows_than_its_weight_is_an_error(judged):
-    (found,) = judged(scale_takes_other_rows=True)
+    found, follow_on = judged(scale_takes_other_rows=True)
+    assert (follow_on.class_, follow_on.root) == ("shard/rank-offset", False)  # they are those of another rank
     assert (found.class_, found.severity) == ("loader/asymmetry", "error")
     assert found.parameter == f"{OUT}.weight_scale_inv"
     assert "packed_loader" in found.sentence

@@ -16,7 +16,10 @@ from sessions.parameters import parameters
 from workbench import plugins
 from workbench.scenario import scenario_named
 
-SCENARIOS_WITH_TESTS_OF_THEIR_OWN = {"clean-load", "fp8-skip"}
+SCENARIOS_WITH_TESTS_OF_THEIR_OWN = {
+    "clean-load", "fp8-skip",
+    "unwritten-slot", "double-write", "swapped-halves", "dropped-scale", "rank-offset", "left-twice",
+}  # fmt: skip
 PLANTED = sorted(set(plugins.names(plugins.SCENARIOS)) - SCENARIOS_WITH_TESTS_OF_THEIR_OWN)
 LINEAR = "layers.0.linear_attn"
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from sessions.ledger import Write
+from sessions.misplaced import Misplaced, misplaced, place_of
 from sessions.parameters import ParameterView
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
 
 MOST_CALLS = 4
-_LETTERS = {"q": 0, "k": 1, "v": 2}
-"""Parts whose order every engine agrees on; that of gate and up differs between kernels of experts."""
 
 
 def _judge(case: Case) -> Iterator[Finding]:
@@ -28,16 +26,8 @@ def _judge(case: Case) -> Iterator[Finding]:
             yield _overwritten(case, view, *clash)
         elif (parts := _out_of_order(writes)) is not None:
             yield _disordered(case, view, parts)
-
-
-def place_of(shard_id: str) -> int | None:
-    """Where a recorded shard id stands among the parts of a linear layer; None for one without a known order."""
-    try:
-        value = ast.literal_eval(shard_id)
-    except (ValueError, SyntaxError):
-        return None
-    first = min(value, default=None) if isinstance(value, tuple) else value
-    return first if isinstance(first, int) else _LETTERS.get(str(first))
+        elif swapped := [one for one in misplaced(case.session).get((view.rank, view.name), ()) if one.kind == "part"]:
+            yield _exchanged(case, view, swapped)
 
 
 def _out_of_order(writes: Sequence[Write]) -> list[Write] | None:
@@ -94,6 +84,28 @@ def _disordered(case: Case, view: ParameterView, parts: list[Write]) -> Finding:
             ("create", f"{name} is {wanted}", "plain"),
             ("load", f"{_part(early)} → {_box(early)}", "warning"),
             ("forward", f"{_part(late)} is read from where {_part(early)} lies", "error"),
+        ),
+    )
+
+
+def _exchanged(case: Case, view: ParameterView, wrong: Sequence[Misplaced]) -> Finding:
+    """The shard id is that of another projection than the tensor's name: only the names tell."""
+    first, name = wrong[0], leaf(view.module)
+    source = _source(first.write)
+    return _finding(
+        case,
+        view,
+        [one.write for one in wrong],
+        title=f"{name}: {source} lies where {first.wanted} belongs",
+        sentence=(
+            f"{first.write.checkpoint_name} was loaded as {_part(first.write)} to {_box(first.write)} of "
+            f"{leaf(view.name)}, which is read as {first.wanted}."
+        ),
+        remedy=f"Compare the shard ids that the name mapping gives to the parts of {name} with their order.",
+        steps=(
+            ("create", f"{_part(first.write)} is {first.wanted}", "plain"),
+            ("load", f"{source} → {_part(first.write)}", "warning"),
+            ("forward", f"{first.wanted} is read from where {source} lies", "error"),
         ),
     )
 

@@ -120,6 +120,6 @@ def _left_undone(case: Case) -> Iterator[Finding]:
 RULE = Rule(
     "parameter/never-filled",
     _judge,
-    follows=("shard/misplaced", "checkpoint/never-used"),
+    follows=("shard/misplaced", "checkpoint/never-used", "scale/dropped"),
     follows_anywhere=("shard/divisibility", "host/failed"),
 )

@@ -137,6 +137,7 @@ KEYS: tuple[Key, ...] = (
     Key("order", "o", "order", "another order of this list"),
     Key("variant", "v", "other view", "another view of the same list"),
     Key("wrote", "w", "who wrote", "the calls that wrote this parameter"),
+    Key("address", "a", "address", "an element NAME[i,j] down to its bytes, or FILE:START-END back to elements"),
     Key("copy", "y", "copy", "copy the selected row and its detail"),
     Key("copy.command", "Y", "repro", "copy the command that was recorded"),
     Key("replay", "ctrl+r", "replay", "do this load again and compare"),

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from workbench.coverage.asking import is_bytes
+from workbench.coverage.bytesview import bytes_report, bytes_text
+from workbench.coverage.elementview import element_report, element_text
+from workbench.errors import UserError
 from workbench.tui.lens import Place
+from workbench.tui.paint import said
 from workbench.tui.views.findings import Findings
 from workbench.tui.views.parameters import Parameters
 from workbench.tui.views.view import Leads, Page
@@ -80,10 +85,11 @@ def evidence(number: int) -> Callable[[SessionScreen], None]:
 
     def act(screen: SessionScreen) -> None:
         chosen = screen.selected()
-        if chosen is None or not isinstance(chosen[0], Findings):
+        if chosen is None or not isinstance(chosen[0], (Findings, Parameters)):
             screen.notice("numbers lead to the evidence of a finding: f shows the findings")
             return
-        lead(screen, chosen[0].evidence(chosen[1], number), f"this finding has no evidence {number}")  # type: ignore[arg-type]
+        what = "finding has no evidence" if isinstance(chosen[0], Findings) else "parameter has no call at fault"
+        lead(screen, chosen[0].evidence(chosen[1], number), f"this {what} {number}")  # type: ignore[arg-type]
 
     return act
 
@@ -111,3 +117,38 @@ def who_wrote(screen: SessionScreen) -> None:
         screen.notice("w works on a parameter: p shows them")
         return
     lead(screen, chosen[0].call(chosen[1]), "no loader call wrote this row")  # type: ignore[arg-type]
+
+
+def address(screen: SessionScreen) -> None:
+    """Ask for an element or for bytes, and show where the one came from or the others went."""
+    chosen = screen.selected()
+    name = chosen[0].parameter(chosen[1]) if chosen is not None and isinstance(chosen[0], Parameters) else ""  # type: ignore[arg-type]
+    given = "" if name.endswith("*") or not name else f"{name}[{','.join('0' * len(_shape(screen, name)))}]"
+
+    def then(text: str) -> None:
+        if text.strip():
+            _show_address(screen, text.strip())
+
+    screen.prompt.ask("element NAME[i,j] or bytes FILE:START-END", given, then)
+
+
+def _shape(screen: SessionScreen, name: str) -> tuple[int, ...]:
+    views = screen.snapshot.parameters if screen.snapshot is not None else ()
+    return next((view.shape for view in views if view.name == name), ())
+
+
+def _show_address(screen: SessionScreen, text: str) -> None:
+    session = screen.session
+    if session is None:
+        screen.notice("the session is not open yet")
+        return
+    try:
+        if is_bytes(text):
+            lines = list(bytes_text(bytes_report(session, text)))
+        else:
+            lines = list(element_text(element_report(session, text, screen.desk.rank)))
+    except UserError as error:
+        screen.notice(f"{error.what}: {error.try_}")
+        return
+    first, *rest = lines
+    screen.show_page(Page("address", [said(first, "b"), *(said(line) for line in rest)]))

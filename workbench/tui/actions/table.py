@@ -41,6 +41,7 @@ ACTIONS: Mapping[str, Act] = {
     "bookmark": going.bookmark,
     "bookmark.go": going.to_bookmark,
     "wrote": going.who_wrote,
+    "address": going.address,
     **{f"step.{name}": stepping.step(name) for name in stepping.VERBS},
     "step.start": replaying.to_start,
     "step.end": replaying.to_end,

@@ -314,6 +314,9 @@ class SessionScreen(Screen[None]):
 
     def select(self, row: int) -> None:
         """Put the cursor on a row of the open list."""
+        if self.view is not None and 0 <= row < len(self.view.rows):
+            # at once: a snapshot that comes before the list has told of its cursor would put it back
+            self.desk.rows[self.desk.look] = self.view.identity(self.view.rows[row])
         self.query_one("#list", LongList).cursor = row
 
     def notice(self, text: str, role: str = "w") -> None:

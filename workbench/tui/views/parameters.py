@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from sessions.checkpoint import header
+from sessions.faults import Faults, faults, marked_cells, misplaced_until
+from sessions.misplaced import misplaced
 from sessions.numerics import numerics_of
 from sessions.parameters import ParameterView
+from workbench.coverage.wording import counted
 from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens, Place
 from workbench.tui.marks import coverage
 from workbench.tui.paint import Lines, paint, said, wrapped
+from workbench.tui.views.faultlines import fault_lines, numbered_calls
 from workbench.tui.views.findings import SEVERITY
 from workbench.tui.views.numbers import numbers
 from workbench.tui.views.provenance import provenance, writers
@@ -35,6 +39,7 @@ class Parameters(View):
     hints = (
         hint("list.down list.up", "move"),
         hint("follow", "who wrote"),
+        hint("address", "element"),
         hint("trouble", "only gaps"),
         hint("enlarge", "fold"),
         hint("search"),
@@ -49,13 +54,20 @@ class Parameters(View):
         self.total = len({one.name for one in shown})
         self._flags = _flags(reading)
         self._at_now = _at_now(reading)
+        self._misplaced = misplaced(reading.session)
         needle = lens.filter.strip("*\"' ").lower()
         kept = [one for one in shown if needle in one.name.lower()]
         if lens.is_only_trouble:
-            wrong = {one.name for one in kept if self._is_wrong(one.name, coverage_cells(_alone(one)))}
+            wrong = {
+                one.name for one in kept if self._is_wrong(one.name, coverage_cells(_alone(one), cells_of=self._cells))
+            }
             kept = [one for one in kept if one.name in wrong]
         is_flat = bool(needle or lens.is_only_trouble or lens.order % 3)
         self.rows = _flat(kept, lens.order % 3) if is_flat else _listed(reading, lens, kept)
+
+    def _cells(self, view: ParameterView, width: int) -> str:
+        """Amber where it was filled from elsewhere."""
+        return marked_cells(view, misplaced_until(view, self._misplaced), width)
 
     def _is_wrong(self, name: str, cells: str) -> bool:
         return name in self._flags or any(cell in "02!" for cell in cells)
@@ -69,7 +81,7 @@ class Parameters(View):
         if row.is_branch:
             label.append("▾ " if row.is_open else "▸ ", "f")
         label.append_text(said(row.name, "A" if is_here else "m" if row.is_branch else "t"))
-        bar = coverage(coverage_cells(row))
+        bar = coverage(coverage_cells(row, cells_of=self._cells))
         bar.append_text(self._flag(row))
         if row.is_branch:
             return (label, blank(), said(f"{len(row.held)} in", "f"), bar)
@@ -129,10 +141,29 @@ class Parameters(View):
         lines.append(
             paint("{m|$ $}  {f|$}", one.dtype.removeprefix("torch."), bracketed(one.shape), size(one.size_bytes))
         )
-        lines += [blank(), *self._written(row), *provenance(views, header(self.reading.session), width)]
+        lines += [blank(), *self._written(row)]
+        lines += fault_lines(self.reading, *self._fault(row), width)
+        lines += [*provenance(views, header(self.reading.session), width)]
         lines += self._found(one.name)
         lines += numbers(numerics_of(self.reading.session).get((one.name, one.rank), ()), width)
-        return [*lines, blank(), self.reading.keys((hint("follow", "who wrote"), hint("rank.next", "rank")))]
+        keys = (hint("follow", "who wrote"), hint("address", "element"), hint("rank.next", "rank"))
+        return [*lines, blank(), self.reading.keys(keys)]
+
+    def _fault(self, row: Row) -> tuple[Faults | None, str]:
+        """What is wrong with the first rank in which anything is, and of several ranks those that are alike."""
+        views = row.held[0]
+        found = faults(self.reading.session, views, self.reading.snapshot.parameters)
+        first = next((one for one in found if not one.is_clean), None)
+        if first is None or len(views) == 1:
+            return first, ""
+        alike = [one.view.rank for one in found if one.boxes == first.boxes]
+        return first, "each rank" if len(alike) == len(views) else f"rank {counted(alike)}"
+
+    def evidence(self, row: Row, number: int) -> Place | None:
+        """The call that a number of the detail stands for."""
+        fault = None if row.is_branch else self._fault(row)[0]
+        calls = numbered_calls(fault) if fault is not None else ()
+        return Place("timeline", position=calls[number - 1]) if 0 < number <= len(calls) else None
 
     def _written(self, row: Row) -> Lines:
         lines: Lines = []
@@ -231,9 +262,9 @@ def _flags(reading: Reading) -> dict[str, str]:
     for finding in reversed(reading.snapshot.findings):
         if finding.severity not in {"error", "warning"}:
             continue
-        if finding.parameter:
+        if finding.parameter and flags.get(finding.parameter) != "error":
             flags[finding.parameter] = finding.severity
-        elif finding.module:
+        elif not finding.parameter and finding.module:
             flags.update({name: finding.severity for name in names if leaf(name)[0] == finding.module})
     return flags
 
@@ -242,6 +273,8 @@ def written(view: ParameterView) -> Text:
     """`192 of 192, once`."""
     facts = view.coverage
     if not facts.is_known or facts.never_written is None:
+        if view.unknown_because and view.writes:
+            return said(view.unknown_because, "w")
         calls = len(view.calls)
         return paint("{m|$; elements need level} ledger", some(calls, "loader call"))
     filled = facts.elements - facts.never_written

@@ -8,9 +8,9 @@ from math import prod
 from rich.text import Text
 
 from inspectors.probe.events import TensorListed
-from sessions.dtypes import item_bits
 from sessions.ledger import Write
 from sessions.parameters import ParameterView
+from sessions.stored import stored_shape
 from workbench.tui.marks import Taken, ruler
 from workbench.tui.paint import Lines, cut, paint, said
 from workbench.tui.views.view import blank
@@ -56,16 +56,6 @@ def _tensor(name: str, views: Sequence[ParameterView], listed: TensorListed | No
         taken = _taken(view.writes, name, shape, dim)
         lines.append(paint("{m|$}$", f"rank {view.rank}".ljust(7), ruler(min(32, width - 8), taken)))
     return lines
-
-
-def stored_shape(listed: TensorListed | None) -> tuple[int, ...]:
-    """The shape in which a tensor is read: of one stored in blocks the last size counts the bytes of a row."""
-    if listed is None or not prod(listed.shape):
-        return listed.shape if listed is not None else ()
-    size = listed.end - listed.begin
-    if item_bits(listed.dtype) % 8 == 0 and size * 8 == prod(listed.shape) * item_bits(listed.dtype):
-        return listed.shape
-    return (*listed.shape[:-1], size // prod(listed.shape[:-1]))
 
 
 def _cut_dim(writes: Sequence[Write], shape: Sequence[int]) -> int:

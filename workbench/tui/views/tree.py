@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,17 +140,21 @@ def _held(branch: Branch) -> Iterator[tuple[ParameterView, ...]]:
         yield from below.held
 
 
-def coverage_cells(row: Row, width: int = CELLS) -> str:
+CellsOf = Callable[[ParameterView, int], str]
+
+
+def coverage_cells(row: Row, width: int = CELLS, cells_of: CellsOf = ParameterView.cells) -> str:
     """The coverage line of a row: ranks laid over each other; of a branch each parameter at its place."""
     if row.branch is None:
-        return _laid_over(row.held, width)
-    if width not in row.branch.kept:
-        row.branch.kept[width] = _laid_over(row.held, width)
-    return row.branch.kept[width]  # type: ignore[no-any-return]
+        return _laid_over(row.held, width, cells_of)
+    key = ("cells", width, cells_of is ParameterView.cells)
+    if key not in row.branch.kept:
+        row.branch.kept[key] = _laid_over(row.held, width, cells_of)
+    return row.branch.kept[key]  # type: ignore[no-any-return]
 
 
-def _laid_over(held: Sequence[Sequence[ParameterView]], width: int) -> str:
-    lines = [_worst([view.cells(width) for view in views]) for views in held]
+def _laid_over(held: Sequence[Sequence[ParameterView]], width: int, cells_of: CellsOf) -> str:
+    lines = [_worst([cells_of(view, width) for view in views]) for views in held]
     if len(lines) == 1:
         return lines[0]
     return "".join(_cell(lines, at, width) for at in range(width))

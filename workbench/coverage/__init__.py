@@ -1,0 +1,1 @@
+"""How the filling of parameters is asked for and told, apart from what is computed in `sessions`."""
