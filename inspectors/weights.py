@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from inspectors.probe.agent import Probe
+from inspectors.probe.body import Body
 from inspectors.probe.call import Call
 from inspectors.probe.dispatch import Run, WatchedOperations, is_torch_here
 from inspectors.probe.events import (
@@ -19,16 +20,16 @@ from inspectors.probe.events import (
     WeightsCreated,
     WeightsMapped,
     WeightsProcessed,
-    WeightWritten,
 )
 from inspectors.probe.gate import AtHand
 from inspectors.probe.loaders import KnownParameter, ParameterRegistry, describe_loader
+from inspectors.probe.lineage import identity_of
 from inspectors.probe.loadwatch import Ledger, SplitWatch
 from inspectors.probe.names import TensorNames
 from inspectors.probe.recorder import with_outcome
 from inspectors.probe.splits import Cut
 from inspectors.probe.stages import includes
-from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, size_bytes, storage_of, type_name
+from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, size_bytes, type_name
 from inspectors.probe.tracepoint import Tracepoint
 
 
@@ -80,7 +81,10 @@ class WeightsInspector:
         """Close the span, or note what a function without one gave."""
         shows = call.tracepoint.shows
         if shows == "tensor.read":
-            self._names.note(str(call.get("name", "")), call.get("tensor"))
+            name, tensor = str(call.get("name", "")), call.get("tensor")
+            self._names.note(name, tensor)
+            if self._has_ledger and is_tensor(tensor):
+                self._parameters.memory.read(name, tensor)
         elif shows == "tensor.rearranged":
             self._names.note_rearranged(call.get("tensor"))
         elif shows == "model.loaded":
@@ -176,7 +180,7 @@ class WeightsInspector:
             loader=loader,
             where=where,
         )
-        storage = storage_of(parameter)
+        storage = identity_of(parameter)
         active = _LoaderCall(self._recorder.begin(body, call.rank), body, parameter, storage)
         self._state.calls.append(active)
         call.kept[self] = active
@@ -201,17 +205,17 @@ class WeightsInspector:
             )
             self._recorder.point(split, rank)
 
-        def on_write(written: WeightWritten) -> None:
+        def on_write(written: Body) -> None:
             self._recorder.point(written, rank)
 
         if not self._has_ledger:
             return SplitWatch(tensor, on_cut)
         look_again = lambda: self._follow_memory(active, rank)  # noqa: E731 - the fourth of four callbacks
-        return Ledger(tensor, noted, on_cut, on_write, self._parameters.holding, look_again)
+        return Ledger(tensor, noted, on_cut, on_write, self._parameters.memory, look_again, active.parameter)
 
     def _follow_memory(self, active: _LoaderCall, rank: int) -> None:
         """A loader gave its parameter other memory, or its first: note where, and its shape if that is new."""
-        storage = storage_of(active.parameter)
+        storage = identity_of(active.parameter)
         if storage == active.storage:
             return
         active.storage = storage
