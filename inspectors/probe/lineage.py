@@ -100,6 +100,17 @@ class Root(NamedTuple):
     origin: Origin
     content: Move
 
+    def take(self, queries: list[Move], found: list[Move]) -> list[Move]:
+        """Add what queries read of the root to `found`; gives the rest of them."""
+        rest: list[Move] = []
+        for query in queries:
+            low, high = span(query.at, query.sizes, query.at_strides, query.at_item)
+            if self.content.to_strides == (1,) and self.begin <= low and high <= self.end:
+                found.append(query._replace(origin=self.origin, at=query.at - self.begin))
+            else:
+                rest += _taken([query], self.content, found)
+        return rest
+
 
 class Recent(NamedTuple):
     """A copy of a part of `root` into a storage, by what was read from both tensors: offset in bytes, sizes, strides."""
@@ -182,7 +193,7 @@ class Buffer:
         for one in recent:
             found: list[Move] = []
             try:
-                _taken([one.as_move()], one.root.content, found)
+                one.root.take([one.as_move()], found)
             except TooFineError:
                 found = [one.as_move().opaque(UNKNOWN)]
             self.pieces.extend(simple(move) for move in found)
@@ -221,11 +232,7 @@ class Buffer:
             low, high = span(one.at, one.sizes, one.at_strides, one.at_item)
             rest = [one]
             for root in self._roots_between(low, high):
-                if root.content.at_strides == (1,) and root.begin <= low and high <= root.end:
-                    found.append(one._replace(origin=root.origin, at=one.at - root.begin))
-                    rest = []
-                    break
-                rest = _taken(rest, root.content, found)
+                rest = root.take(rest, found)
             found += (part.opaque(self.rest) for part in rest)
         if not self.roots:
             found += (part.opaque(self.rest) for part in left)

@@ -47,6 +47,11 @@ class Move(NamedTuple):
         """How many elements were moved."""
         return math.prod(self.sizes)
 
+    @property
+    def is_opaque(self) -> bool:
+        """Whether the elements come from no place: constants, what was computed, and what is not known."""
+        return self.origin is None and not any(self.at_strides)
+
     def opaque(self, *notes: str) -> Move:
         """The same place, filled from nowhere that is known."""
         zero = (0,) * len(self.sizes)
@@ -106,7 +111,7 @@ def with_item(move: Move, item: int) -> Move | None:
     if move.is_cast:
         return None
     if move.item > item:
-        return _split(move, item)
+        return _split(move, item, 0 if move.origin is None else item)
     found = simple(move)
     times, rest = divmod(item, move.item)
     for d, (size, to, at) in enumerate(zip(found.sizes, found.to_strides, found.at_strides, strict=True)):
@@ -119,11 +124,10 @@ def with_item(move: Move, item: int) -> Move | None:
     return None
 
 
-def _split(move: Move, item: int) -> Move | None:
+def _split(move: Move, item: int, step: int) -> Move | None:
     times, rest = divmod(move.item, item)
     if rest:
         return None
-    step = item if move.origin is not None else 0
     return move._replace(
         sizes=(*move.sizes, times),
         to_strides=(*move.to_strides, item),
@@ -203,10 +207,14 @@ def meet(query: Move, piece: Move) -> tuple[list[Move], list[Move]]:
     if unit < query.at_item:
         if query.is_cast:
             raise TooFineError
-        query = _split(query, unit) or query
+        parts = _split(query, unit, unit)
+        if parts is None:
+            raise TooFineError
+        hits, rest = meet(parts, piece)
+        return [with_item(hit, query.item) or hit for hit in hits], [with_item(one, query.item) or one for one in rest]
     if unit < piece.item:
         piece = (piece.opaque("unknown") if piece.is_cast else piece)._replace(is_cast=False)
-        piece = _split(piece, unit) or piece
+        piece = _split(piece, unit, 0 if piece.origin is None else unit) or piece
     query = _upwards(query)
     reading = [d for d in zip(query.sizes, query.at_strides, query.to_strides, strict=True) if d[0] > 1 and d[1]]
     repeated = [d for d in zip(query.sizes, query.at_strides, query.to_strides, strict=True) if d[0] > 1 and not d[1]]
