@@ -22,7 +22,7 @@ from inspectors.probe.lineage import (
     identity_of,
     view_of,
 )
-from inspectors.probe.moves import Move
+from inspectors.probe.moves import Move, TooFineError, meet
 from inspectors.probe.names import Yielded
 from inspectors.probe.operators import MAKERS, METADATA, WRITERS, Reader, Step
 from inspectors.probe.places import TooManyPlacesError, UnreadableError
@@ -225,6 +225,8 @@ class Ledger(SplitWatch):
             return error
         except UnreadableError:
             return None
+        if steps is not None and any(_reads_itself(step, target) for step in steps):
+            return None
         if steps is None:
             if not kind.is_pointwise:
                 return None
@@ -302,6 +304,17 @@ class Ledger(SplitWatch):
         if kind is not None and not kind.name.startswith("aten::"):
             reason = "an operator that the ledger does not know was given the memory to write to"
             self._emit(WriteSuspected(held.name, op, reason))
+
+
+def _reads_itself(step: Step, target: View) -> bool:
+    """Whether an operator reads elements that it writes, at other places: then the order of its steps decides."""
+    source = step.source
+    if source is None or source.storage != target.storage or source == step.target:
+        return False
+    try:
+        return bool(meet(source.as_move(), target.as_move())[0])
+    except TooFineError:
+        return True
 
 
 class _Kind:
