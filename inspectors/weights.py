@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -21,15 +22,17 @@ from inspectors.probe.events import (
     WeightsMapped,
     WeightsProcessed,
 )
+from inspectors.probe.fingerprints import Trust
 from inspectors.probe.gate import AtHand
-from inspectors.probe.loaders import KnownParameter, ParameterRegistry, describe_loader
 from inspectors.probe.lineage import identity_of
+from inspectors.probe.loaders import KnownParameter, ParameterRegistry, describe_loader
 from inspectors.probe.loadwatch import Ledger, SplitWatch
 from inspectors.probe.names import TensorNames
 from inspectors.probe.recorder import with_outcome
 from inspectors.probe.splits import Cut
 from inspectors.probe.stages import includes
 from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, size_bytes, type_name
+from inspectors.probe.threads import Around, Followed
 from inspectors.probe.tracepoint import Tracepoint
 
 
@@ -64,6 +67,7 @@ class WeightsInspector:
         self._parameters, self._names = ParameterRegistry(probe), TensorNames()
         self._state = _ThreadState()
         self._has_ledger = includes(probe.level, "ledger")
+        self._trust, self._followed = Trust(), Followed(self._around)
         self._concerns: dict[Any, bool] = {}  # by operator; asked for every operator inside every loader call
 
     def enter(self, call: Call) -> None:
@@ -139,6 +143,8 @@ class WeightsInspector:
         call.kept["is_counted"] = True
         if self._state.maps > 1:
             return  # a model that hands over to the load_weights of its parts
+        if self._has_ledger:
+            self._followed.begin()
         model = call.get("model")
         built_as = self._probe.layers.note_model(model)
         parameters = list(_parameters(model))
@@ -151,6 +157,8 @@ class WeightsInspector:
     def _mapped(self, call: Call) -> None:
         if call.kept.pop("is_counted", False):
             self._state.maps -= 1
+            if not self._state.maps and self._has_ledger:
+                self._followed.end()
         if self in call.kept:
             self._recorder.end(call.kept[self])
 
@@ -211,7 +219,9 @@ class WeightsInspector:
         if not self._has_ledger:
             return SplitWatch(tensor, on_cut)
         look_again = lambda: self._follow_memory(active, rank)  # noqa: E731 - the fourth of four callbacks
-        return Ledger(tensor, noted, on_cut, on_write, self._parameters.memory, look_again, active.parameter)
+        ledger = Ledger(tensor, noted, on_cut, on_write, self._parameters.memory, look_again, active.parameter)
+        ledger.guard(self._trust, body.loader, body.parameter)
+        return ledger
 
     def _follow_memory(self, active: _LoaderCall, rank: int) -> None:
         """A loader gave its parameter other memory, or its first: note where, and its shape if that is new."""
@@ -233,7 +243,12 @@ class WeightsInspector:
         probe, concerns = self._probe, self._concerns
 
         def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            out = func(*args, **kwargs)
+            try:
+                out = func(*args, **kwargs)
+            except BaseException:
+                with probe.guarded(self):
+                    watch.raised(func, args, kwargs)
+                raise
             is_wanted = concerns.get(func)
             if is_wanted is None:
                 is_wanted = concerns[func] = hasattr(func, "_schema") and watch.concerns(func)
@@ -244,6 +259,32 @@ class WeightsInspector:
 
         return run
 
+    def _around(self) -> Around | None:
+        """How this thread's loader call is taken along into another one; None outside of any."""
+        active = self._state.calls[-1] if self._state.calls else None
+        if self._probe.is_ours or active is None or not isinstance(active.watch, Ledger):
+            return None
+        watch = active.watch
+        watch.is_handed_on = True
+
+        def around(function: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(function)
+            def run(*args: Any, **kwargs: Any) -> Any:
+                mode = WatchedOperations(self._runner(watch))
+                self._state.calls.append(active)
+                self._recorder.adopt(active.seq)
+                mode.enter()
+                try:
+                    return function(*args, **kwargs)
+                finally:
+                    mode.leave()
+                    self._recorder.abandon(active.seq)
+                    self._state.calls.remove(active)
+
+            return run
+
+        return around
+
     def _loaded(self, call: Call, outcome: str) -> None:
         active: _LoaderCall | None = call.kept.get(self)
         if active is None:
@@ -252,6 +293,8 @@ class WeightsInspector:
             active.mode.leave()
         self._state.calls.remove(active)
         self._follow_memory(active, call.rank)
+        if active.watch is not None:
+            active.watch.ended()
         body = with_outcome(active.body, outcome)
         if outcome == "returned":
             self._probe.gate.about_to_return(active.seq, body, call.rank)

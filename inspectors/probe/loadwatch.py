@@ -9,6 +9,7 @@ from inspectors.probe.body import Body
 from inspectors.probe.boxes import place_of
 from inspectors.probe.dispatch import only_writes, schema_name, written_arguments
 from inspectors.probe.events import WeightWritten, WriteSuspected
+from inspectors.probe.fingerprints import Fingerprint, Trust
 from inspectors.probe.lineage import (
     UNINITIALIZED,
     UNKNOWN,
@@ -62,6 +63,9 @@ class SplitWatch:
             for cut in cuts(func, args, kwargs, out):
                 self._on_cut(cut)
 
+    def raised(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """One operation raised, and may have done a part of its work."""
+
     def ended(self) -> None:
         """The call is over."""
 
@@ -94,6 +98,22 @@ class Ledger(SplitWatch):
         self._name = noted.name if noted is not None else ""
         self._root = self._find_root(tensor, noted)
         self.written: set[str] = set()
+        self.is_handed_on = False
+        self._guarded: tuple[Trust, str, str, Fingerprint | None] | None = None
+
+    def guard(self, trust: Trust, loader: str, name: str) -> None:
+        """The call of `loader` for the parameter `name` begins: its memory is not to change unseen."""
+        if self._parameter is not None:
+            self._guarded = trust, loader, name, trust.before(loader, self._parameter)
+
+    def ended(self) -> None:
+        """The call is over: suspect what changed unseen."""
+        if self._guarded is None or self.is_handed_on:
+            return
+        trust, loader, name, before = self._guarded
+        found = trust.after(loader, name, self._parameter, before, has_written=bool(self.written))
+        for suspected, reason in found:
+            self._emit(WriteSuspected(suspected, "", reason))
 
     def _find_root(self, tensor: Any, noted: Yielded | None) -> Root | None:
         view, memory = view_of(tensor), self._memory
@@ -112,9 +132,7 @@ class Ledger(SplitWatch):
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """One operation ran."""
-        kind = _kinds.get(func)
-        if kind is None:
-            kind = _kinds[func] = _Kind(func)
+        kind = _kinds.get(func) or _kinds.setdefault(func, _Kind(func))
         if kind.is_copy and self._copied(args):
             return
         if not kind.writes:
@@ -126,6 +144,22 @@ class Ledger(SplitWatch):
                 self._saw_writing(kind, args, kwargs)
             else:
                 self._saw_making(kind, args, kwargs, out)
+
+    def raised(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """One operation raised: what it was to write to may hold a part of it."""
+        kind = _kinds.get(func) or _kinds.setdefault(func, _Kind(func))
+        if not kind.writes or kind.name in METADATA:
+            return
+        with self._memory.lock:
+            touched: dict[str, None] = {}
+            for tensor in written_arguments(func, args, kwargs):
+                target = view_of(tensor) if is_tensor(tensor) else None
+                if target is not None:
+                    self._memory.buffer(tensor, target).put([target.as_move().opaque(UNKNOWN)])
+                    held = self._memory.holding(target)
+                    touched.update({held.name: None} if held is not None else {})
+            for name in touched:
+                self._emit(WriteSuspected(name, kind.name, "an operator raised, and may have written a part"))
 
     def rebound(self, name: str, tensor: Any) -> None:
         """`parameter.data = x`: the parameter now is other memory, as a whole; fresh memory holds nothing yet."""
@@ -285,7 +319,12 @@ class Ledger(SplitWatch):
                 buffer.put(self._traced(view, steps))
 
     def _write(
-        self, held: Held, target: View, moves: list[Move] | TooManyPlacesError | None, op: str, kind: _Kind | None = None
+        self,
+        held: Held,
+        target: View,
+        moves: list[Move] | TooManyPlacesError | None,
+        op: str,
+        kind: _Kind | None = None,
     ) -> None:
         self.written.add(held.name)
         if isinstance(moves, list):

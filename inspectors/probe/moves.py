@@ -83,11 +83,11 @@ def span(offset: int, sizes: Sizes, strides: Sizes, item: int) -> tuple[int, int
 
 
 def simple(move: Move) -> Move:
-    """The same map with as few dimensions as it needs: upwards, outermost first, neighbours joined."""
+    """The same map with as few dimensions as it needs: upwards, outermost first, neighbours joined, repeats left out."""
     to, at = move.to, move.at
     dims: list[Dim] = []
     for size, to_stride, at_stride in zip(move.sizes, move.to_strides, move.at_strides, strict=True):
-        if size == 1:
+        if size == 1 or to_stride == at_stride == 0:
             continue
         if to_stride < 0:
             to, at = to + (size - 1) * to_stride, at + (size - 1) * at_stride
@@ -150,6 +150,8 @@ def spread(offset: int, payload: int, dims: Sequence[Dim], levels: list[int]) ->
     """A strided box by the digits of its addresses; several boxes where it runs over the ends of rows."""
     out: list[Spread] = []
     place = {level: n for n, level in enumerate(levels)}
+    if any(n > 1 and not s for n, s, _ in dims):
+        raise TooFineError  # several elements in one place
     _spread(offset, payload, [(n, place[s], p) for n, s, p in dims if n > 1], levels, out)
     return out
 
@@ -173,9 +175,7 @@ def _spread(offset: int, payload: int, dims: list[Dim], levels: list[int], out: 
             return
         if radix and digits[place] + size > radix:
             for first, dims_of_part in _parts(size, place, step, digits[place], radix):
-                _spread(
-                    offset + first * levels[place], payload + first * step, [*others, *dims_of_part], levels, out
-                )
+                _spread(offset + first * levels[place], payload + first * step, [*others, *dims_of_part], levels, out)
             return
         counts[place], steps[place] = size, step
     out.append(Spread(digits, counts, payload, steps))
@@ -331,16 +331,14 @@ def _found(hit: Spread, have: Spread, query: Move, piece: Move, repeated: list[D
     sizes, to_strides, at_strides = zip(*dims, strict=True) if dims else ((), (), ())
     notes = tuple(dict.fromkeys((*piece.notes, *query.notes)))
     is_cast = query.is_cast or piece.is_cast
-    move = Move(
-        sizes, hit.payload, to_strides, query.item, piece.origin, at, at_strides, piece.at_item, notes, is_cast
-    )
+    move = Move(sizes, hit.payload, to_strides, query.item, piece.origin, at, at_strides, piece.at_item, notes, is_cast)
     return simple(move)
 
 
 def _left(box: Spread, levels: list[int], query: Move, repeated: list[Dim]) -> Move:
     at = sum(start * level for start, level in zip(box.starts, levels, strict=True))
-    dims = [
-        (count, to, level) for count, to, level in zip(box.counts, box.steps, levels, strict=True) if count > 1
-    ] + [(size, to, 0) for size, _, to in repeated]
+    dims = [(count, to, level) for count, to, level in zip(box.counts, box.steps, levels, strict=True) if count > 1] + [
+        (size, to, 0) for size, _, to in repeated
+    ]
     sizes, to_strides, at_strides = zip(*dims, strict=True) if dims else ((), (), ())
     return query._replace(sizes=sizes, to=box.payload, to_strides=to_strides, at=at, at_strides=at_strides)

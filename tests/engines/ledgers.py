@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from inspectors.probe.dispatch import WatchedOperations
 from inspectors.probe.events import WeightWritten
+from inspectors.probe.fingerprints import Trust
 from inspectors.probe.lineage import Memory, identity_of
 from inspectors.probe.loadwatch import Ledger
 from inspectors.probe.names import layout_of
@@ -28,18 +29,26 @@ def watched(load: Callable[[nn.Parameter, Tensor], object], parameter: nn.Parame
     return events, cuts
 
 
-def recorded(loaders: list, parameter: nn.Parameter, *tensors: Tensor) -> list:
+def recorded(loaders: list, parameter: nn.Parameter, *tensors: Tensor, trust: Trust | None = None) -> list:
     """The events of several loader calls of one load."""
     memory, events = Memory(), []
     memory.place(id(parameter), "p", parameter)
     for number, tensor in enumerate(tensors):
         memory.read(f"t{number}", tensor)
     for load in loaders:
-        once_more(memory, load, parameter, tensors, events)
+        once_more(memory, load, parameter, tensors, events, trust=trust)
     return events
 
 
-def once_more(memory: Memory, load, parameter: nn.Parameter, tensors, events: list, cuts: list | None = None) -> None:
+def once_more(
+    memory: Memory,
+    load,
+    parameter: nn.Parameter,
+    tensors,
+    events: list,
+    cuts: list | None = None,
+    trust: Trust | None = None,
+) -> None:
     """One more loader call of the same load."""
     home = identity_of(parameter)
     found: list[Cut] = [] if cuts is None else cuts
@@ -54,8 +63,15 @@ def once_more(memory: Memory, load, parameter: nn.Parameter, tensors, events: li
     noted = layout_of("t0", tensors[0])
     ledger = Ledger(tensors[0], noted, found.append, events.append, memory, look_again, parameter)
 
+    if trust is not None:
+        ledger.guard(trust, "the loader", "p")
+
     def run(func, args, kwargs):
-        out = func(*args, **kwargs)
+        try:
+            out = func(*args, **kwargs)
+        except RuntimeError:
+            ledger.raised(func, args, kwargs)
+            raise
         if ledger.concerns(func):
             ledger.saw(func, args, kwargs, out)
         return out

@@ -28,7 +28,7 @@ def mask(x: Tensor, n: int) -> Tensor:
 
 def fitting(x: Tensor, y: Tensor) -> Tensor:
     if x.shape != y.shape or x.dtype != y.dtype:
-        raise ValueError("torch would give x other memory, or fail half-way")
+        raise ValueError("torch would give x other memory")
     return x
 
 
@@ -75,7 +75,7 @@ WRITTEN = {
     "copy_ again": lambda x, y, n, d: x.copy_(y),
     "copy_ of the reshaped": lambda x, y, n, d: x.copy_(y.reshape(-1)[: x.numel()].reshape(x.shape)),
     "setitem": lambda x, y, n, d: x.__setitem__(n % x.shape[0], y.select(0, d)),
-    "foreach": lambda x, y, n, d: torch._foreach_copy_([fitting(x, y)[:1], x[1:]], [y[:1], y[1:]]),
+    "foreach": lambda x, y, n, d: torch._foreach_copy_([x[:1], x[1:]], [y[:1], y[1:]]),
     "cat out": lambda x, y, n, d: torch.cat([y[: x.shape[0] // 2], y[x.shape[0] // 2 :]], out=fitting(x, y)),
     "index_copy_": lambda x, y, n, d: x.index_copy_(0, (i := indices(x, n, 0)), y[: len(i)]),
     "index_put_": lambda x, y, n, d: x.__setitem__((i := indices(x, n, 0)), y[: len(i)]),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inspectors.probe.events import WriteSuspected
+from inspectors.probe.fingerprints import Trust
 from inspectors.probe.lineage import Memory
 
 LEDGERS = importlib.util.spec_from_file_location("ledgers", Path(__file__).with_name("ledgers.py"))
@@ -52,9 +52,7 @@ EXACT: dict[str, Callable[[nn.Parameter, Tensor], object]] = {
     "index_copy_": lambda p, w: p.data.index_copy_(0, torch.tensor([5, 6, 1]), w[:3]),
     "index_put_": lambda p, w: p.data.__setitem__(torch.tensor([5, 6, 1]), w[:3]),
     "index_put_ of columns": lambda p, w: p.data.__setitem__((slice(None), torch.tensor([5, 0])), w[:, :2]),
-    "index_put_ of elements": lambda p, w: p.data.__setitem__(
-        (torch.tensor([5, 0]), torch.tensor([1, 2])), w[0, :2]
-    ),
+    "index_put_ of elements": lambda p, w: p.data.__setitem__((torch.tensor([5, 0]), torch.tensor([1, 2])), w[0, :2]),
     "masked": lambda p, w: p.data.__setitem__(torch.arange(8) % 3 == 0, w[:3]),
     "masked elements": lambda p, w: p.data.masked_scatter_(w.long() % 5 == 0, w),
     "masked constant": lambda p, w: (p.data.copy_(w), p.data.masked_fill_(w > 9, 0.0)),
@@ -158,3 +156,159 @@ def test_two_tensors_in_one_mapped_file_are_told_apart():
     assert (writes[0].source_start, writes[0].source_length, writes[0].checkpoint_name) == ((0, 0), (1, 3), "")
     writes, _ = watched(lambda p, _, w: p.data[1].copy_(w[0]), parameter, second, first)
     assert (writes[0].source_start, writes[0].source_offset, writes[0].checkpoint_name) == ((0, 0), 0, "t1")
+
+
+def parameter_of(*sizes: int) -> nn.Parameter:
+    return nn.Parameter(torch.full(sizes, NEVER), requires_grad=False)
+
+
+def rows(*numbers: int) -> list[Tensor]:
+    """Tensors of 2 x 3 that all hold different numbers."""
+    return [torch.arange(6.0).view(2, 3) + 10 * number for number in numbers]
+
+
+def test_a_staging_buffer_that_lives_over_several_calls_keeps_what_it_was_given():
+    parameter, tensors, staging = parameter_of(3, 2, 3), rows(1, 2, 3), torch.empty(3, 2, 3)
+
+    def keep(number: int) -> Callable[..., None]:
+        def load(p: nn.Parameter, *given: Tensor) -> None:
+            staging[number].copy_(given[number])
+            if number == 2:
+                p.data.copy_(staging)
+
+        return load
+
+    events = ledgers.recorded([keep(0), keep(1), keep(2)], parameter, *tensors)
+    assert sorted((w.checkpoint_name, w.start, w.source_offset) for w in events) == [
+        ("", (0, 0, 0), 0), ("t1", (1, 0, 0), 0), ("t2", (2, 0, 0), 0),
+    ]  # fmt: skip
+
+
+def test_a_closure_that_stacks_experts_of_earlier_calls_names_each_tensor():
+    parameter, tensors, kept = parameter_of(3, 2, 3), rows(1, 2, 3), []
+
+    def keep(p: nn.Parameter, *given: Tensor) -> None:
+        kept.append(given[len(kept)].t().contiguous())
+        if len(kept) == 3:
+            p.data.copy_(torch.stack(kept).transpose(1, 2))
+
+    events = ledgers.recorded([keep, keep, keep], parameter, *tensors)
+    made, unknown = ledgers.rebuilt(parameter.data, events, *tensors)
+    assert not unknown.any()
+    assert torch.equal(made, parameter.data)
+    assert {w.checkpoint_name for w in events} == {"", "t1", "t2"}
+
+
+def test_memory_that_is_used_again_holds_nothing_of_what_it_held():
+    parameter, tensor, addresses = parameter_of(100, 250), torch.rand(100, 250), []
+    memory, events = Memory(), []
+    memory.place(id(parameter), "p", parameter)
+    memory.read("t0", tensor)
+
+    def fill(p: nn.Parameter, w: Tensor) -> None:
+        addresses.append(torch.empty(100, 250).copy_(w).data_ptr())
+
+    once_more(memory, fill, parameter, (tensor,), events)
+    made = [torch.empty(100, 250) for _ in range(8)]
+    again = next(one for one in made if one.data_ptr() == addresses[0])
+    once_more(memory, lambda p, _: p.data.copy_(again), parameter, (tensor,), events)
+    assert [(w.source, w.source_offset) for w in events] == [("unknown", -1)]
+
+
+@pytest.mark.parametrize("count", [700, 20_000])
+def test_more_places_than_boxes_are_worth_are_told_as_runs(count):
+    parameter, tensor = parameter_of(3 * count, 2), torch.rand(count, 2)
+    places = torch.randperm(3 * count, generator=torch.Generator().manual_seed(0))[:count]
+    (write,), _ = watched(lambda p, w: p.data.index_copy_(0, places, w), parameter, tensor)
+    assert (write.start, write.source, write.elements) == ((), "unknown", 2 * count)
+    told = [range(a, a + n) for a, n in zip(write.runs[::2], write.runs[1::2], strict=True)]
+    is_told = torch.zeros(6 * count, dtype=torch.bool)
+    is_told[[place for run in told for place in run]] = True
+    assert torch.equal(is_told.view(-1, 2), parameter.data != NEVER) or (count > 4096 and not told)
+
+
+def test_an_operator_that_the_ledger_does_not_know_is_told_on_the_parameter_that_it_touched():
+    library = torch.library.Library("ledger_test", "DEF")
+    library.define("spoil(Tensor(a!) x, Tensor w) -> ()")
+    library.impl("spoil", lambda x, w: x[:1].copy_(w[:1]).numel() and None, "CPU")
+    parameter, (tensor,) = parameter_of(2, 3), rows(1)
+    events, _ = watched(lambda p, w: torch.ops.ledger_test.spoil(p.data, w), parameter, tensor)
+    assert [(type(e).__name__, e.operation) for e in events] == [
+        ("WeightWritten", "ledger_test::spoil"), ("WriteSuspected", "ledger_test::spoil"),
+    ]  # fmt: skip
+    assert events[0].source == "unknown"
+    library._destroy()
+
+
+def test_a_parameter_that_is_swapped_is_found_in_its_new_memory():
+    parameter, (tensor,) = parameter_of(2, 3), rows(1)
+
+    def load(p: nn.Parameter, w: Tensor) -> None:
+        torch.utils.swap_tensors(p, parameter_of(2, 3))
+        p.data[1:].copy_(w[:1])
+
+    events, _ = watched(load, parameter, tensor)
+    (write,) = [e for e in events if e.source_offset >= 0]
+    assert (write.start, write.length, write.source_offset) == ((1, 0), (1, 3), 0)
+
+
+def test_a_parameter_that_is_materialized_inside_the_call_is_followed_from_then_on():
+    late = nn.parameter.UninitializedParameter(requires_grad=False)
+    (tensor,) = rows(1)
+
+    def load(p: nn.Parameter, w: Tensor) -> None:
+        p.materialize(w.shape)
+        p.data.copy_(w)
+
+    events, _ = watched(load, late, tensor)
+    assert [(w.start, w.length, w.source, w.source_offset) for w in events] == [((0, 0), (2, 3), "", 0)]
+
+
+def test_an_operator_that_raises_half_way_makes_its_parameter_suspect():
+    def load(p: nn.Parameter, w: Tensor) -> None:
+        with pytest.raises(RuntimeError):
+            torch._foreach_copy_([p.data[:1], p.data[1:]], [w[:1], w[:, :2]])
+
+    events, _ = watched(load, parameter_of(2, 3), *rows(1))
+    assert [(type(e).__name__, e.parameter, e.operation) for e in events] == [
+        ("WriteSuspected", "p", "aten::_foreach_copy_")
+    ]  # fmt: skip
+
+
+def guarded(loaders: list, parameter: nn.Parameter, tensor: Tensor) -> list:
+    return ledgers.recorded(loaders, parameter, tensor, trust=Trust())
+
+
+def through_numpy(p: nn.Parameter, w: Tensor) -> None:
+    p.data.numpy()[1] = w[0].numpy()
+
+
+@pytest.mark.parametrize("rows_of_parameter", [2, 40_000])
+def test_a_write_through_numpy_makes_the_parameter_suspect(rows_of_parameter):
+    def load(p: nn.Parameter, w: Tensor) -> None:
+        p.data.numpy()[: rows_of_parameter // 2] = 0.5
+
+    events = guarded([load], parameter_of(rows_of_parameter, 3), *rows(1))
+    assert [(type(e).__name__, e.parameter) for e in events] == [("WriteSuspected", "p")]
+    assert "no operator wrote" in events[0].reason
+
+
+def test_a_loader_that_writes_nothing_is_not_suspected():
+    assert guarded([lambda p, w: None, lambda p, w: w + 1], parameter_of(2, 3), *rows(1)) == []
+
+
+def test_a_trusted_loader_loses_trust_by_a_call_without_a_write_and_is_caught_by_the_next():
+    parameter = parameter_of(2, 3)
+
+    def copy(p: nn.Parameter, w: Tensor) -> None:
+        p.data.copy_(w)
+
+    def other(p: nn.Parameter, w: Tensor) -> None:
+        p.data.numpy()[0] = 0.25
+
+    first = guarded([copy, through_numpy], parameter, *rows(1))
+    assert [type(e).__name__ for e in first] == ["WeightWritten"]
+    events = guarded([copy, through_numpy, other], parameter, *rows(1))
+    assert [(type(e).__name__, e.reason[:10]) for e in events[1:]] == [
+        ("WriteSuspected", "its memory"), ("WriteSuspected", "an earlier"),
+    ]  # fmt: skip
