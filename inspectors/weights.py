@@ -29,6 +29,7 @@ from inspectors.probe.loaders import KnownParameter, ParameterRegistry, describe
 from inspectors.probe.loadwatch import Ledger, SplitWatch
 from inspectors.probe.names import TensorNames
 from inspectors.probe.recorder import with_outcome
+from inspectors.probe.repacks import Repacks
 from inspectors.probe.splits import Cut
 from inspectors.probe.stages import includes
 from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, size_bytes, type_name
@@ -51,7 +52,7 @@ class _LoaderCall:
 class _ThreadState(threading.local):
     def __init__(self) -> None:
         self.calls: list[_LoaderCall] = []
-        self.maps = 0
+        self.maps = self.processed = 0
 
 
 class WeightsInspector:
@@ -67,6 +68,7 @@ class WeightsInspector:
         self._parameters, self._names = ParameterRegistry(probe), TensorNames()
         self._state = _ThreadState()
         self._has_ledger = includes(probe.level, "ledger")
+        self._repacks = Repacks()
         self._trust, self._followed = Trust(), Followed(self._around)
         self._concerns: dict[Any, bool] = {}  # by operator; asked for every operator inside every loader call
 
@@ -98,6 +100,7 @@ class WeightsInspector:
         elif shows == "weights.mapped":
             self._mapped(call)
         elif self in call.kept:
+            self._processed(call)
             self._recorder.end(call.kept[self])
 
     def failed(self, call: Call, error: BaseException) -> None:
@@ -111,6 +114,7 @@ class WeightsInspector:
         elif call.tracepoint.shows == "weights.mapped":
             self._mapped(call)
         elif self in call.kept:
+            self._processed(call)
             self._recorder.end(call.kept[self])
 
     # --- creation and processing
@@ -132,6 +136,25 @@ class WeightsInspector:
         call.facts["module"] = module = self._module_of(call)
         body = WeightsProcessed(module=module, method=type_name(call.get("method")), where=call.where)
         call.kept[self] = self._recorder.begin(body, call.rank)
+        layer = call.get("layer")
+        if self._has_ledger and layer is not None and is_torch_here():
+            processing = self._repacks.begin(module, layer)
+            mode = WatchedOperations(self._runner(processing.watch)) if not self._state.processed else None
+            self._state.processed += 1
+            call.kept[self._repacks] = processing, mode
+            if mode is not None:
+                mode.enter()
+
+    def _processed(self, call: Call) -> None:
+        """Tell what post-processing made of the layer's parameters; of a method that calls another, both do."""
+        processing, mode = call.kept.pop(self._repacks, (None, None))
+        if processing is None:
+            return
+        self._state.processed -= 1
+        if mode is not None:
+            mode.leave()
+        for repacked in self._repacks.ended(processing):
+            self._recorder.point(repacked, call.rank)
 
     def _module_of(self, call: Call) -> str:
         return str(call.get("module", "") or self._probe.layers.of(call.get("layer")))

@@ -54,7 +54,7 @@ def filled(move: Move, base: View) -> list[Filled]:
 
 
 def runs_of(move: Move, base: View, limit: int) -> Sizes:
-    """Where a move put its elements, as (first, count) pairs of element numbers of a row-major `base`; () for too many."""
+    """Where a move put its elements, as (first, count) element numbers of a row-major `base`; () for too many."""
     whole = with_item(move, base.item)
     if whole is None or not base.is_row_major:
         return ()

@@ -113,7 +113,7 @@ class Root(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """A copy of a part of `root` into a storage, by what was read from both tensors: offset in bytes, sizes, strides."""
+    """A copy of a part of `root` into a storage, by what was read of both tensors: offset in bytes, sizes, strides."""
 
     root: Root
     target: tuple[int, Any, Any, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -83,7 +84,7 @@ def span(offset: int, sizes: Sizes, strides: Sizes, item: int) -> tuple[int, int
 
 
 def simple(move: Move) -> Move:
-    """The same map with as few dimensions as it needs: upwards, outermost first, neighbours joined, repeats left out."""
+    """The same map in as few dimensions as it needs: upwards, outermost first, neighbours joined, repeats left out."""
     to, at = move.to, move.at
     dims: list[Dim] = []
     for size, to_stride, at_stride in zip(move.sizes, move.to_strides, move.at_strides, strict=True):
@@ -140,7 +141,7 @@ def _split(move: Move, item: int, step: int) -> Move | None:
 def levels_of(strides: Sequence[int], item: int) -> list[int] | tuple[int, int]:
     """The strides as place values, largest first, each a multiple of the next; or the first two that are not."""
     levels = sorted({item, *strides} - {0}, reverse=True)
-    for large, small in zip(levels, levels[1:], strict=False):
+    for large, small in itertools.pairwise(levels):
         if large % small:
             return large, small
     return levels

@@ -42,9 +42,9 @@ def recorded(loaders: list, parameter: nn.Parameter, *tensors: Tensor, trust: Tr
 
 def once_more(
     memory: Memory,
-    load,
+    load: Callable[..., object],
     parameter: nn.Parameter,
-    tensors,
+    tensors: tuple[Tensor, ...],
     events: list,
     cuts: list | None = None,
     trust: Trust | None = None,
