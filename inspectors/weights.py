@@ -26,7 +26,7 @@ from inspectors.probe.fingerprints import Trust
 from inspectors.probe.gate import AtHand
 from inspectors.probe.lineage import identity_of
 from inspectors.probe.loaders import KnownParameter, ParameterRegistry, describe_loader
-from inspectors.probe.loadwatch import Ledger, SplitWatch
+from inspectors.probe.loadwatch import Ledger, SplitWatch, note_taken
 from inspectors.probe.names import TensorNames
 from inspectors.probe.recorder import with_outcome
 from inspectors.probe.repacks import Repacks
@@ -92,7 +92,10 @@ class WeightsInspector:
             if self._has_ledger and is_tensor(tensor):
                 self._parameters.memory.read(name, tensor)
         elif shows == "tensor.rearranged":
-            self._names.note_rearranged(call.get("tensor"))
+            made = call.get("tensor")
+            self._names.note_rearranged(made)
+            if self._has_ledger and is_tensor(made) and call.get("order") is not None:
+                note_taken(self._parameters.memory, made, call.get("source"), call.get("dim", 0), call.get("order"))
         elif shows == "model.loaded":
             self._recorder.point(_model_loaded(call), call.rank)
         elif shows == "loader.called":

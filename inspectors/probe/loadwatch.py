@@ -11,6 +11,7 @@ from inspectors.probe.dispatch import only_writes, schema_name, written_argument
 from inspectors.probe.events import WeightWritten, WriteSuspected
 from inspectors.probe.fingerprints import Fingerprint, Trust
 from inspectors.probe.lineage import (
+    MADE_BEFORE,
     UNINITIALIZED,
     UNKNOWN,
     Buffer,
@@ -375,6 +376,24 @@ class _Kind:
 
 
 _kinds: dict[Any, _Kind] = {}
+
+
+def note_taken(memory: Memory, made: Any, source: Any, dim: int, order: Any) -> None:
+    """Outside of a call an engine took the rows (or what lies along `dim`) `order` of `source`, one after the other."""
+    view = view_of(made)
+    if view is None:
+        return
+    with memory.lock:
+        buffer = memory.made(made, view, "aten::index_select")
+        try:
+            steps = list(MAKERS["aten::index_select"](view, (source, dim, order), {}))
+        except UnreadableError:
+            steps = [Step(view, None, MADE_BEFORE)]
+        for step in steps:
+            if step.source is not None:
+                buffer.put(memory.traced(copied(step.target, step.source), step.source.storage))
+            else:
+                buffer.put([step.target.as_move().opaque(step.note)])
 
 
 def tensors_in(value: Any) -> list[Any]:
