@@ -37,6 +37,10 @@ class _ThreadState(threading.local):
         self.recorded_error: BaseException | None = None
 
 
+_Route = tuple[tuple[Inspector, Callable[..., None]], ...]
+"""Inspectors of a stage with their method for one verb, in the order in which they are told."""
+
+
 class _Guard:
     """A block of code of ours; see `Probe.guarded`."""
 
@@ -71,7 +75,7 @@ class Probe:
         self.layers = LayerNames()
         self._versions: dict[str, str] = {}
         self.gate = Gate(self.recorder, settings)
-        self._routes: dict[str, tuple[Inspector, ...]] = {}
+        self._routes: dict[tuple[str, str], _Route] = {}
         self._state = _ThreadState()
         self._ranks: dict[str, Callable[[], int]] = {}
         # Deeper levels come later: on return they are told first, so that what they say lies inside the others' spans.
@@ -166,7 +170,6 @@ class Probe:
         state = self._state
         if state.is_ours:
             return None
-        call = self.open(tracepoint, binding, args, kwargs)
         if is_for_subclasses and args:
             method = (id(tracepoint), id(args[0]))
             if method in state.open_methods:
@@ -174,10 +177,11 @@ class Probe:
             state.open_methods.add(method)
         if not self.gate.is_open:
             self.gate.serve()  # a forked child gets its own door on its first call
+        call = self.open(tracepoint, binding, args, kwargs)
         state.open_calls += 1
         call.is_entered = True
         state.recorded_error = None
-        self._tell("enter", self._inspectors(tracepoint.stage), call)
+        self._tell("enter", call)
         return call
 
     def open(self, tracepoint: Tracepoint, binding: Binding, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
@@ -192,7 +196,7 @@ class Probe:
         """The function returned `result`."""
         call.dur_ns = time.monotonic_ns() - call.start_ns
         call.result = result
-        self._tell("leave", self._inspectors(call.tracepoint.stage)[::-1], call)
+        self._tell("leave", call)
         self._close(call)
 
     def failed(self, call: Call, error: BaseException) -> None:
@@ -203,19 +207,23 @@ class Probe:
             state.recorded_error = error
             with self.guarded(None):
                 self.recorder.point(stage_failed(call, error), call.rank, call.tracepoint.stage)
-        self._tell("failed", self._inspectors(call.tracepoint.stage)[::-1], call, error)
+        self._tell("failed", call, error)
         self._close(call)
 
-    def _tell(self, verb: str, inspectors: tuple[Inspector, ...], *facts: Any) -> None:
+    def _tell(self, verb: str, call: Call, *facts: Any) -> None:
         """Call a method of each inspector, guarded as in `guarded`, which costs too much to do for each of them."""
+        stage = call.tracepoint.stage
+        route = self._routes.get((verb, stage))
+        if route is None:
+            route = self._route(verb, stage)
         state, plain = self._state, plain_tensors()
         was, state.is_ours = state.is_ours, True
         if plain is not None:
             plain.__enter__()
         try:
-            for inspector in inspectors:
+            for inspector, method in route:
                 try:
-                    getattr(inspector, verb)(*facts)
+                    method(call, *facts)
                 except Exception as error:  # noqa: PERF203 - a fault of one must not keep the others from the call
                     self.fault(inspector, error)
         finally:
@@ -223,12 +231,18 @@ class Probe:
                 plain.__exit__(None, None, None)
             state.is_ours = was
 
+    def _route(self, verb: str, stage: str) -> _Route:
+        """Who is told; on the way out in the reverse order of the way in."""
+        found = tuple((i, getattr(i, verb)) for i in self.inspectors if stage in i.stages)
+        route = self._routes[verb, stage] = found if verb == "enter" else found[::-1]
+        return route
+
     def _close(self, call: Call) -> None:
         state = self._state
         self.recorder.unwind(call.depth)
         if not call.is_entered:
             return
-        if call.args:
+        if state.open_methods and call.args:
             state.open_methods.discard((id(call.tracepoint), id(call.args[0])))
         state.open_calls = max(0, state.open_calls - 1)
         if not state.open_calls:
@@ -237,26 +251,23 @@ class Probe:
     def rank(self) -> int:
         """The tensor-parallel rank of this thread as the engine says it, NO_RANK when it does not."""
         for engine in self.engines:
-            function = self._ranks.get(engine.name)
+            function = self._ranks.get(engine.name) or self._rank_function(engine)
             if function is None:
-                module, _, name = engine.rank.partition(":")
-                function = getattr(sys.modules.get(module), name, None)
-                if function is None:
-                    continue
-                self._ranks[engine.name] = function
+                continue
             try:
                 return int(function())
             except Exception:
                 return NO_RANK  # engines raise here before their groups are made
         return NO_RANK
 
-    # --- inspectors
+    def _rank_function(self, engine: Engine) -> Callable[[], int] | None:
+        module, _, name = engine.rank.partition(":")
+        function = getattr(sys.modules.get(module), name, None)
+        if function is not None:
+            self._ranks[engine.name] = function
+        return function
 
-    def _inspectors(self, stage: str) -> tuple[Inspector, ...]:
-        route = self._routes.get(stage)
-        if route is None:
-            route = self._routes[stage] = tuple(i for i in self.inspectors if stage in i.stages)
-        return route
+    # --- inspectors
 
     def guarded(self, inspector: Inspector | None) -> _Guard:
         """Code of ours in a host thread: its calls are not observed, its faults disable the inspector."""

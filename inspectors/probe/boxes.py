@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from inspectors.probe.lineage import MADE_BEFORE, View, row_major
+from inspectors.probe.lineage import MADE_BEFORE
 from inspectors.probe.moves import (
     MAX_BOXES,
     Dim,
@@ -20,6 +20,7 @@ from inspectors.probe.moves import (
     spread,
     with_item,
 )
+from inspectors.probe.views import View, row_major
 
 BYTES, BROADCAST, TRANSPOSED, UNKNOWN = "bytes", "broadcast", "transposed", "unknown"
 

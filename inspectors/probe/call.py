@@ -13,7 +13,9 @@ from inspectors.probe.tracepoint import Computed, Tracepoint
 if TYPE_CHECKING:
     from inspectors.probe.agent import Probe
 
+Getter = Callable[["Call"], Any]
 _MISSING: Any = object()
+_NO_LOCALS: Mapping[str, Any] = {}
 _RESULT, _LOCAL, _PARAMETER = "result", "local", "parameter"
 
 
@@ -28,14 +30,14 @@ class Binding:
         self._defaults: dict[str, Any] = {}
         if self.code is not None:
             self._read_code(self.code, function)
-        self._sources = {name: _parse(source) for name, source in arguments.items() if isinstance(source, str)}
-        self._computed = {
-            name: (source.function, tuple(_parse(place) for place in source.places))
-            for name, source in arguments.items()
-            if isinstance(source, Computed)
-        }
-        read = [*self._sources.values(), *(place for _, places in self._computed.values() for place in places)]
-        self.wants_locals = any(kind == _LOCAL for kind, _, _ in read) and self.code is not None
+        self._arguments = arguments
+        self._getters: dict[str, Getter] = {}
+        told = [
+            place
+            for source in arguments.values()
+            for place in (source.places if isinstance(source, Computed) else (source,))
+        ]
+        self.wants_locals = any(_parse(place)[0] == _LOCAL for place in told) and self.code is not None
 
     def _read_code(self, code: CodeType, function: Any) -> None:
         positional = code.co_varnames[: code.co_argcount]
@@ -46,39 +48,50 @@ class Binding:
 
     def value(self, call: Call, name: str) -> Any:
         """The value under an inspector's name, `_MISSING` when this call has none."""
-        if name in self._computed:
-            function, places = self._computed[name]
-            found = (self._read(call, place) for place in places)
+        getter = self._getters.get(name)
+        if getter is None:
+            getter = self._getters[name] = self._getter(name)
+        return getter(call)
+
+    def _getter(self, name: str) -> Getter:
+        """How the value under a name is read from a call; worked out once, since it is read at every call."""
+        source = self._arguments.get(name, name)
+        if isinstance(source, str):
+            return self._reader(*_parse(source) if name in self._arguments else (_PARAMETER, name, ()))
+        function, readers = source.function, tuple(self._reader(*_parse(place)) for place in source.places)
+
+        def computed(call: Call) -> Any:
+            found = (read(call) for read in readers)
             return function(*(None if one is _MISSING else one for one in found))
-        return self._read(call, self._sources.get(name) or (_PARAMETER, name, ()))
 
-    def _read(self, call: Call, place: tuple[str, str, tuple[str, ...]]) -> Any:
-        kind, key, attributes = place
+        return computed
+
+    def _reader(self, kind: str, key: str, attributes: tuple[str, ...]) -> Getter:
+        read = self._parameter(key)
         if kind == _RESULT:
-            value = call.result
+            read = _result
         elif kind == _LOCAL:
-            value = call.locals.get(key, _MISSING)
-        else:
-            value = self._parameter(call, key)
+            read = lambda call: call.locals.get(key, _MISSING)  # noqa: E731 - one of three ways to begin
         for attribute in attributes:
-            value = _follow(value, attribute)
-        return value
+            read = _following(read, attribute)
+        return read
 
-    def _parameter(self, call: Call, key: str) -> Any:
-        if key in call.kwargs:
-            return call.kwargs[key]
-        place = self._places.get(key, -1)
-        if 0 <= place < len(call.args):
-            return call.args[place]
-        return self._defaults.get(key, _MISSING)
+    def _parameter(self, key: str) -> Getter:
+        place, default = self._places.get(key, 1 << 30), self._defaults.get(key, _MISSING)
+
+        def read(call: Call) -> Any:
+            args = call.args
+            return args[place] if place < len(args) else call.kwargs.get(key, default)
+
+        return read
 
 
 class Call:
     """One call. `facts` holds names for `stage.failed` and `kept` what an inspector keeps from enter to leave."""
 
     __slots__ = (
-        "args", "binding", "depth", "dur_ns", "facts", "is_entered", "kept", "kwargs", "line", "locals", "probe",
-        "rank", "result", "start_ns", "tracepoint",
+        "_explain", "_facts", "_kept", "args", "binding", "depth", "dur_ns", "is_entered", "kwargs", "line", "locals",
+        "probe", "rank", "result", "start_ns", "tracepoint",
     )  # fmt: skip
 
     def __init__(
@@ -87,11 +100,33 @@ class Call:
         self.probe, self.tracepoint, self.binding = probe, tracepoint, binding
         self.args, self.kwargs = args, kwargs
         self.result: Any = None
-        self.locals: Mapping[str, Any] = {}
+        self._facts: dict[str, str] | None = None
+        self._kept: dict[object, Any] | None = None
+        self._explain: Callable[[], dict[str, str]] | None = None
+        self.locals: Mapping[str, Any] = _NO_LOCALS
         self.line = self.start_ns = self.dur_ns = self.depth = 0
         self.rank, self.is_entered = NO_RANK, False
-        self.facts: dict[str, str] = {}
-        self.kept: dict[object, Any] = {}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Names for `stage.failed`; what `explain_by` was given is asked now."""
+        if self._facts is None:
+            self._facts = {}
+        if self._explain is not None:
+            explain, self._explain = self._explain, None
+            self._facts.update(explain())
+        return self._facts
+
+    def explain_by(self, explain: Callable[[], dict[str, str]]) -> None:
+        """Take facts from a function, which is called only if somebody asks: most calls do not fail."""
+        self._explain = explain
+
+    @property
+    def kept(self) -> dict[object, Any]:
+        """What inspectors keep for themselves while the call runs."""
+        if self._kept is None:
+            self._kept = {}
+        return self._kept
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value under an inspector's name, or `default` when the engine gave none."""
@@ -157,9 +192,18 @@ def _parse(source: str) -> tuple[str, str, tuple[str, ...]]:
     return _PARAMETER, head, tuple(attributes)
 
 
-def _follow(value: Any, attribute: str) -> Any:
-    if value is _MISSING:
-        return value
-    if attribute.isdigit():
-        return value[int(attribute)] if isinstance(value, (tuple, list)) and len(value) > int(attribute) else _MISSING
-    return getattr(value, attribute, _MISSING)
+def _result(call: Call) -> Any:
+    return call.result
+
+
+def _following(read: Getter, attribute: str) -> Getter:
+    """What `read` gives, and then its attribute, or its item for a number."""
+    if not attribute.isdigit():
+        return lambda call: getattr(read(call), attribute, _MISSING)
+    place = int(attribute)
+
+    def item(call: Call) -> Any:
+        value = read(call)
+        return value[place] if isinstance(value, (tuple, list)) and len(value) > place else _MISSING
+
+    return item

@@ -26,7 +26,7 @@ class WatchedOperations:
     _lock = threading.Lock()
 
     def __init__(self, run: Run) -> None:
-        self._mode = _mode_class()(run)
+        self._mode = _mode_class("all", _make_class)(run)
 
     def enter(self) -> None:
         """Watch the operations of this thread from here on."""
@@ -55,10 +55,11 @@ _FLAGS = (
 )
 
 
-def _mode_class() -> Any:
-    made = _modes.get("class")
+def _mode_class(name: str, make: Callable[[], Any]) -> Any:
+    """A class that needs the host's torch to be made, made once."""
+    made = _modes.get(name)
     if made is None:
-        made = _modes["class"] = _make_class()
+        made = _modes[name] = make()
     return made
 
 
@@ -82,6 +83,83 @@ def _make_class() -> Any:
             return self._run(func, args, kwargs or {})
 
     return OperationsMode
+
+
+Saw = Callable[[Any, "tuple[Any, ...]", "dict[str, Any]", Any], None]
+"""Is told of one operation: the operator, its arguments, what it returned."""
+
+
+Raised = Callable[[Any, "tuple[Any, ...]", "dict[str, Any]"], None]
+"""Is told of an operation that raised."""
+
+
+class LoaderOperations:
+    """The operations of one thread inside its loader calls: each runs once, those that concern us are told of.
+
+    Entered at every loader call, so it goes by torch's two stack functions and leaves the process-wide flags alone
+    that `TorchDispatchMode.__enter__` also sets (they keep torch.compile out; nothing compiles in a loader).
+    """
+
+    def __init__(self, concerns: Callable[[Any], bool], saw: Saw, raised: Raised = lambda *_: None) -> None:
+        self._depth = 0
+        self._mode = _mode_class("loader", _make_loader_class)(concerns, saw, raised)
+        core = sys.modules["torch._C"]
+        self._push, self._pop = (getattr(core, name) for name in _STACK)
+
+    def enter(self) -> None:
+        """Watch from here on; a call inside another one is watched already."""
+        self._depth += 1
+        if self._depth == 1:
+            self._push(self._mode)
+
+    def leave(self) -> None:
+        """Stop watching when the outermost call ends."""
+        self._depth -= 1
+        if not self._depth:
+            self._pop(None)
+
+
+_STACK = "_push_on_torch_dispatch_stack", "_pop_torch_dispatch_stack"
+
+
+def _make_loader_class() -> Any:
+    base: Any = sys.modules["torch.utils._python_dispatch"].TorchDispatchMode
+    overload: Any = sys.modules["torch._ops"].OpOverload
+
+    class LoaderMode(base):  # type: ignore[misc]
+        """Calls the operator below its Python wrapper: this runs at every operation of every loader call."""
+
+        supports_higher_order_operators = True
+
+        def __init__(self, concerns: Callable[[Any], bool], saw: Saw, raised: Raised) -> None:
+            super().__init__()
+            self._concerns, self._saw, self._raised = concerns, saw, raised
+            self._known: dict[int, tuple[Any, bool, Any]] = {}
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return "torch._dynamo" in sys.modules  # torch would import its compiler here, which takes a second
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            known = self._known.get(id(func))
+            run, is_wanted, _ = known if known is not None else self._learn(func)
+            try:
+                out = run(*args, **kwargs) if kwargs else run(*args)
+            except BaseException:
+                if is_wanted:
+                    self._raised(func, args, kwargs or {})
+                raise
+            if is_wanted:
+                self._saw(func, args, kwargs or {}, out)
+            return out
+
+        def _learn(self, func: Any) -> tuple[Any, bool, Any]:
+            """By identity, since an operator's own hash is computed in Python; the operator is kept with it."""
+            run = func._op if type(func) is overload else func  # noqa: SLF001 - what OpOverload.__call__ calls
+            known = self._known[id(func)] = run, hasattr(func, "_schema") and self._concerns(func), func
+            return known
+
+    return LoaderMode
 
 
 def is_torch_here() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +98,13 @@ class Gate:
 
     # --- host threads
 
-    def hold_at_hand(self, at_hand: AtHand | None) -> None:
-        """The tensors of this thread's loader call, None when it is over."""
+    def hold_at_hand(self, at_hand: Callable[[], AtHand] | None) -> None:
+        """How to get the tensors of this thread's loader call, None when it is over; asked where a thread is held."""
         self._in_call.at_hand = at_hand
+
+    def _at_hand(self) -> AtHand | None:
+        ask: Callable[[], AtHand] | None = getattr(self._in_call, "at_hand", None)
+        return ask() if ask is not None else None
 
     def about_to_return(self, seq: int, body: LoaderCalled, rank: int) -> None:
         """A loader call has done its work and not yet returned; the place where stepping stops."""
@@ -114,7 +119,7 @@ class Gate:
         )
         hit = self._hit(body, rank)
         if is_wanted or hit is not None:
-            self._hold(Pause(seq, _why(self._conditions, hit), hit, 0, getattr(self._in_call, "at_hand", None)))
+            self._hold(Pause(seq, _why(self._conditions, hit), hit, 0, self._at_hand()))
 
     def _on_event(self, seq: int, body: Body, rank: int) -> None:
         if isinstance(body, ProcessStarted) or (not body.stage and not isinstance(body, StageFailed)):
@@ -126,7 +131,7 @@ class Gate:
         if self._until == "any" or hit is not None:
             why = "start" if self._is_at_start else _why(self._conditions, hit)
             why = "exception" if isinstance(body, StageFailed) and hit == "exception" else why
-            self._hold(Pause(seq, why, hit, 0, getattr(self._in_call, "at_hand", None)))
+            self._hold(Pause(seq, why, hit, 0, self._at_hand()))
 
     def _on_end(self, seq: int, body: Body, rank: int) -> None:
         del body, rank

@@ -9,66 +9,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from inspectors.probe.moves import MAX_BOXES, Move, Origin, Sizes, TooFineError, meet, simple, span
-from inspectors.probe.tensors import dtype_name, shape_of
+from inspectors.probe.views import View, copied, identity_of, row_major, view_of
 
 MAX_PIECES = 4096
 MAX_PIECES_OF_A_PARAMETER = 64
 MADE_BEFORE = "made before the call"
 UNKNOWN, UNINITIALIZED, CONSTANT = "unknown", "uninitialized", "constant"
-
-
-class View(NamedTuple):
-    """A strided tensor: `storage` is its memory's identity, offset and strides are in bytes."""
-
-    storage: int
-    offset: int
-    sizes: Sizes
-    strides: Sizes
-    item: int
-    dtype: str
-
-    def as_move(self) -> Move:
-        """Every element onto itself."""
-        return Move(
-            self.sizes, self.offset, self.strides, self.item, None, self.offset, self.strides, self.item, (), False
-        )
-
-    @property
-    def is_row_major(self) -> bool:
-        """Whether the elements lie one after the other."""
-        return self.strides == row_major(self.sizes, self.item)
-
-
-def row_major(sizes: Sizes, item: int) -> Sizes:
-    """Strides in bytes of a contiguous tensor; for dimensions of one element those of torch may differ."""
-    strides, step = [], item
-    for size in reversed(sizes):
-        strides.append(step)
-        step *= size
-    return tuple(reversed(strides))
-
-
-def view_of(tensor: Any) -> View | None:
-    """The strided view of a tensor; None for one without memory (sparse, meta, not yet materialized, empty)."""
-    try:
-        storage = tensor.untyped_storage()
-        if not storage.data_ptr():
-            return None
-        item = tensor.element_size()
-        offset, strides = tensor.storage_offset() * item, tensor.stride()
-    except (AttributeError, RuntimeError, NotImplementedError, ValueError):
-        return None
-    if item != 1:
-        strides = tuple(stride * item for stride in strides)
-    return View(storage._cdata, offset, shape_of(tensor), tuple(strides), item, dtype_name(tensor))  # noqa: SLF001
-
-
-def identity_of(tensor: Any) -> int:
-    """What tells a tensor's storage from all others, also from later ones at its address; 0 for what has none."""
-    try:
-        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001
-    except (AttributeError, RuntimeError, NotImplementedError, ValueError):
-        return 0  # ValueError: a parameter of torch's that gets its memory later
 
 
 class _Pin:
@@ -90,15 +36,27 @@ class _Pin:
             self._torch._free_weak_ref(self._identity)  # noqa: SLF001
 
 
-class Root(NamedTuple):
-    """A tensor whose bytes are where things come from; `content` maps it onto itself, row-major from 0."""
+class Root:
+    """A tensor whose bytes are where things come from; `number` is the same for all that are laid out alike."""
 
-    number: int
-    begin: int
-    end: int
-    view: View
-    origin: Origin
-    content: Move
+    __slots__ = ("_content", "begin", "end", "number", "origin", "view")
+
+    def __init__(self, number: int, view: View, edges: tuple[int, int], origin: Origin) -> None:
+        self.number, self.view, self.origin = number, view, origin
+        self.begin, self.end = edges
+        self._content: Move | None = None
+
+    @property
+    def content(self) -> Move:
+        """The tensor's bytes, as a map onto themselves: row-major from 0."""
+        if self._content is None:
+            view, size = self.view, self.end - self.begin
+            if view.is_row_major:
+                self._content = Move((size,), self.begin, (1,), 1, self.origin, 0, (1,), 1)
+            else:
+                strides = row_major(view.sizes, view.item)
+                self._content = simple(view.as_move()._replace(origin=self.origin, at=0, at_strides=strides))
+        return self._content
 
     def take(self, queries: list[Move], found: list[Move]) -> list[Move]:
         """Add what queries read of the root to `found`; gives the rest of them."""
@@ -130,45 +88,20 @@ def _view(read: tuple[int, Any, Any, Any]) -> View:
     return View(0, offset, tuple(sizes), tuple(n * item for n in strides), item, str(dtype).removeprefix("torch."))
 
 
-def copied(target: View, source: View) -> Move:
-    """An elementwise copy, which may cast and broadcast, as a question to the memory that it read."""
-    source = expanded(source, target.sizes)
-    is_cast = source.dtype != target.dtype
-    notes = (f"cast {source.dtype} to {target.dtype}",) if is_cast else ()
-    return Move(
-        target.sizes, target.offset, target.strides, target.item, None, source.offset, source.strides, source.item,
-        notes, is_cast,
-    )  # fmt: skip
-
-
-def expanded(view: View, sizes: Sizes) -> View:
-    """Broadcast as an elementwise copy does: stride 0 where one element stands for many."""
-    if sizes == view.sizes:
-        return view
-    missing = len(sizes) - len(view.sizes)
-    if missing < 0:  # torch takes [1, 1] for [1]
-        view = view._replace(sizes=view.sizes[-missing:], strides=view.strides[-missing:])
-        missing = 0
-    strides = [
-        0 if have == 1 and want != 1 else stride
-        for have, want, stride in zip(view.sizes, sizes[missing:], view.strides, strict=True)
-    ]
-    return view._replace(sizes=sizes, strides=(*[0] * missing, *strides))
-
-
 class Buffer:
     """One storage: the roots that lie in it, and what was moved into it since, newest last.
 
     `rest` says what the other bytes are, `names` which origins anything in it was made of, `chain` by which operators.
     """
 
-    __slots__ = ("chain", "limit", "names", "operation", "pieces", "pin", "recent", "rest", "roots", "sequence")
+    __slots__ = ("chain", "last", "limit", "names", "operation", "pieces", "pin", "recent", "rest", "roots", "sequence")
 
     def __init__(self, pin: _Pin, rest: str) -> None:
         self.pin, self.rest, self.limit = pin, rest, MAX_PIECES
         self.pieces: list[Move] = []
         self.recent: list[Recent] = []
         self.roots: list[Root] = []
+        self.last: Root | None = None
         self.names: tuple[str, ...] = ()
         self.chain: tuple[str, ...] = ()
         self.operation, self.sequence = "", 0
@@ -179,7 +112,7 @@ class Buffer:
         self.pieces.extend(simple(move) for move in moves)
         if len(self.pieces) > self.limit:
             del self.pieces[: len(self.pieces) - self.limit // 2]
-            self.rest, self.roots = UNKNOWN, []
+            self.rest, self.roots, self.last = UNKNOWN, [], None
 
     def put_copy(self, recent: Recent) -> None:
         """Lay a plain copy of a part of a root over what is there; what that means is worked out when it is read."""
@@ -206,7 +139,7 @@ class Buffer:
         return root if root is not None and root.begin <= low and high <= root.end else None
 
     def _roots_between(self, low: int, high: int) -> Iterator[Root]:
-        place = max(0, bisect_right(self.roots, low, key=lambda root: root.begin) - 1)
+        place = max(0, bisect_right(self.roots, low, key=_begin) - 1)
         for root in self.roots[place:]:
             if root.begin >= high:
                 return
@@ -324,19 +257,29 @@ class Memory:
         view = view_of(tensor)
         if view is None:
             return None
-        buffer = self.buffer(tensor, view)
-        low, high = span(view.offset, view.sizes, view.strides, view.item)
-        if not view.sizes or min(view.sizes):
-            number = self.number_of(view.sizes, view.strides, view.item, view.dtype, is_exact)
-            root = _root(number, name, view, (low, high), is_exact=is_exact)
+        if view.sizes and not min(view.sizes):
+            return None
+        buffer = self.buffers.get(view.storage) or self.buffer(tensor, view)
+        edges = span(view.offset, view.sizes, view.strides, view.item)
+        number = self.number_of(view.sizes, view.strides, view.dtype, is_exact)
+        root = Root(number, view, edges, Origin(name, view.sizes, view.item, view.dtype, is_exact))
+        with self.lock:
             _insert(buffer, root)
-            return root
-        return None
+        return root
+
+    def root_read_last(self, tensor: Any) -> Root | None:
+        """The root that a tensor is, if it is the one read last in its storage and nothing was written there."""
+        buffer = self.buffers.get(identity_of(tensor))
+        root = buffer.last if buffer is not None and not buffer.pieces else None
+        if root is None or tensor.storage_offset() * tensor.element_size() != root.begin:
+            return None
+        return root if tensor.size() == root.view.sizes and tensor.element_size() == root.view.item else None
 
     def made(self, tensor: Any, view: View, operation: str) -> Buffer:
         """An operator gave new memory, or memory filled anew: nothing that was known of it holds any more."""
         buffer = self.buffer(tensor, view, UNINITIALIZED)
         buffer.pieces, buffer.recent, buffer.roots, buffer.rest = [], [], [], UNINITIALIZED
+        buffer.last = None
         buffer.operation, buffer.names, buffer.chain = operation, (), ()
         self.touch(buffer)
         return buffer
@@ -359,16 +302,6 @@ class Memory:
         return tuple(dict.fromkeys((*buffer.names, *((root.origin.name,) if root is not None else ()))))
 
 
-def _root(number: int, name: str, view: View, edges: tuple[int, int], *, is_exact: bool) -> Root:
-    low, high = edges
-    origin = Origin(name, view.sizes, view.item, view.dtype, is_exact)
-    if high - low == view.item * _count(view.sizes) and view.is_row_major:
-        content = Move((high - low,), low, (1,), 1, origin, 0, (1,), 1)
-    else:
-        content = simple(view.as_move()._replace(origin=origin, at=0, at_strides=row_major(view.sizes, view.item)))
-    return Root(number, low, high, view, origin, content)
-
-
 def _count(sizes: Sizes) -> int:
     count = 1
     for size in sizes:
@@ -378,9 +311,17 @@ def _count(sizes: Sizes) -> int:
 
 def _insert(buffer: Buffer, root: Root) -> None:
     """Put a root in its place; memory that is read into again holds nothing of what it held."""
-    place = max(0, bisect_right(buffer.roots, root.begin, key=lambda one: one.begin) - 1)
-    if any(one.end > root.begin and one.begin < root.end for one in buffer.roots[place : place + 2]):
-        buffer.roots = [one for one in buffer.roots if one.end <= root.begin or one.begin >= root.end]
-    insort(buffer.roots, root, key=lambda one: one.begin)
-    if buffer.pieces:
+    buffer.last = root
+    if buffer.roots and buffer.roots[-1].end > root.begin:
+        place = max(0, bisect_right(buffer.roots, root.begin, key=_begin) - 1)
+        if any(one.end > root.begin and one.begin < root.end for one in buffer.roots[place : place + 2]):
+            buffer.roots = [one for one in buffer.roots if one.end <= root.begin or one.begin >= root.end]
+        insort(buffer.roots, root, key=_begin)
+    else:
+        buffer.roots.append(root)
+    if buffer.pieces or buffer.recent:
         buffer.put([root.content])
+
+
+def _begin(root: Root) -> int:
+    return root.begin

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from inspectors.probe.call import Binding, Call, code_of, location
-from inspectors.probe.lineage import Memory, identity_of
+from inspectors.probe.call import Binding, Call, Getter, code_of, location
+from inspectors.probe.events import LoaderCalled
+from inspectors.probe.lineage import Memory
 from inspectors.probe.patch import Site, traced
 from inspectors.probe.tensors import dtype_name, is_tensor, shape_of
 from inspectors.probe.tracepoint import Tracepoint
+from inspectors.probe.views import identity_of
 
 if TYPE_CHECKING:
     from inspectors.probe.agent import Probe
@@ -28,7 +31,7 @@ class LoaderProxy:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the loader, watched."""
-        return self.__dict__["_forward"](*args, **kwargs)
+        return self._forward(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_original"], name)
@@ -76,18 +79,26 @@ class LoaderBinding(Binding):
         self._places = {name: place for place, name in enumerate(names)}
         self._names = (*names, "param", "loaded_weight")[:2] if len(names) < 2 else names[:2]
 
-    def value(self, call: Call, name: str) -> Any:
+    def _getter(self, name: str) -> Getter:
         """See `Binding.value`; the names are parameter, tensor, shard_id and expert_id."""
         if name in {"parameter", "tensor"}:
-            wanted = self._names[name == "tensor"]
-            place = int(name == "tensor")
-            return call.args[place] if place < len(call.args) else call.kwargs.get(wanted, _first(call, name))
-        if name == "shard_id":
-            for key in _SHARD_IDS:
-                if key in self._places or key in call.kwargs:
-                    return super().value(call, key)
-            return _shard_by_place(call)
-        return super().value(call, name)
+            place, wanted = int(name == "tensor"), self._names[name == "tensor"]
+            return lambda call: (
+                call.args[place] if place < len(call.args) else call.kwargs.get(wanted, _first(call, name))
+            )
+        if name != "shard_id":
+            return super()._getter(name)
+        named = next((key for key in _SHARD_IDS if key in self._places), "")
+        read = self._parameter(named) if named else _shard_by_place
+
+        def shard_id(call: Call) -> Any:
+            if not named:
+                for key in _SHARD_IDS:
+                    if key in call.kwargs:
+                        return call.kwargs[key]
+            return read(call)
+
+        return shard_id
 
 
 def _first(call: Call, name: str) -> Any:
@@ -110,6 +121,18 @@ class KnownParameter:
     shape: tuple[int, ...]
     loader: str
     where: str
+
+    @cached_property
+    def called(self) -> LoaderCalled:
+        """What every call of this parameter's loader has in common."""
+        return LoaderCalled(
+            parameter=self.name,
+            parameter_class=self.parameter_class,
+            parameter_dtype=self.dtype,
+            parameter_shape=self.shape,
+            loader=self.loader,
+            where=self.where,
+        )
 
 
 class _Registered(NamedTuple):
@@ -135,7 +158,7 @@ class ParameterRegistry:
         """Note the parameter and put a proxy before its loader, if it has one of its own."""
         loader = getattr(parameter, "weight_loader", None)
         known = KnownParameter(
-            name, type(parameter).__name__, dtype_name(parameter), shape_of(parameter), *_described(loader)
+            name, type(parameter).__name__, dtype_name(parameter), shape_of(parameter), *describe_loader(loader)
         )
         proxy = loader if type(loader) is LoaderProxy else None
         if loader is not None and proxy is None and callable(loader):
@@ -174,18 +197,13 @@ class ParameterRegistry:
         return registered.known if is_same else None
 
 
-def _described(loader: Any) -> tuple[str, str]:
+def describe_loader(loader: Any) -> tuple[str, str]:
     """`package.module.Class.weight_loader` and `file:line`; the innermost function for a decorated one."""
     if loader is None:
         return "", ""
     function = getattr(original_of(loader), "__func__", original_of(loader))
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
     return name, location(code_of(function))
-
-
-def describe_loader(loader: Any) -> tuple[str, str]:
-    """The loader's dotted name and `file:line`."""
-    return _described(loader)
 
 
 def _replace_loader(parameter: Any, proxy: LoaderProxy) -> None:

@@ -1,4 +1,4 @@
-"""Watches the operations inside one loader call: cuts of the checkpoint tensor and writes of parameters."""
+"""Watches the operations inside one loader call: which elements of parameters they write, and from where."""
 
 from __future__ import annotations
 
@@ -7,29 +7,18 @@ from typing import Any
 
 from inspectors.probe.body import Body
 from inspectors.probe.boxes import place_of
-from inspectors.probe.dispatch import only_writes, schema_name, written_arguments
+from inspectors.probe.dispatch import schema_name, written_arguments
 from inspectors.probe.events import WeightWritten, WriteSuspected
 from inspectors.probe.fingerprints import Fingerprint, Trust
-from inspectors.probe.lineage import (
-    MADE_BEFORE,
-    UNINITIALIZED,
-    UNKNOWN,
-    Buffer,
-    Held,
-    Memory,
-    Recent,
-    Root,
-    View,
-    copied,
-    identity_of,
-    view_of,
-)
+from inspectors.probe.lineage import MADE_BEFORE, UNINITIALIZED, UNKNOWN, Buffer, Held, Memory, Recent, Root
 from inspectors.probe.moves import Move, TooFineError, meet
 from inspectors.probe.names import Yielded
 from inspectors.probe.operators import MAKERS, METADATA, WRITERS, Reader, Step
 from inspectors.probe.places import TooManyPlacesError, UnreadableError
-from inspectors.probe.splits import Cut, cuts, is_cut
-from inspectors.probe.tensors import is_tensor, storage_of
+from inspectors.probe.splits import Cut, is_cut
+from inspectors.probe.splitwatch import SplitWatch, tensors_in
+from inspectors.probe.tensors import is_tensor
+from inspectors.probe.views import View, copied, identity_of, view_of
 from inspectors.probe.writes import placed, written
 
 MAX_CHAIN = 4
@@ -40,40 +29,6 @@ _FOREACH_COPY = "aten::_foreach_copy_"
 Facts = dict[str, Any]
 _cache: dict[tuple[Any, ...], list[Facts]] = {}
 MAX_CACHED = 8192
-
-
-class SplitWatch:
-    """Level `calls`: notices cuts of the loaded tensor, its views and its copies."""
-
-    def __init__(self, tensor: Any, on_cut: Callable[[Cut], None]) -> None:
-        self._on_cut = on_cut
-        self._lineage = {storage_of(tensor)} - {0}
-
-    @staticmethod
-    def concerns(func: Any) -> bool:
-        """Whether `saw` has anything to note about calls of this operator: cuts, and what makes new memory."""
-        return is_cut(func) or (not func.is_view and not only_writes(func))
-
-    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """One operation ran."""
-        is_of_lineage = bool(args) and self._is_of_lineage(args[0])
-        if not func.is_view:
-            made = {storage_of(one) for one in tensors_in(out)} - {0}
-            self._lineage = self._lineage | made if is_of_lineage else self._lineage - made  # memory is used again
-        if is_of_lineage:
-            for cut in cuts(func, args, kwargs, out):
-                self._on_cut(cut)
-
-    def raised(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """One operation raised, and may have done a part of its work."""
-
-    def ended(self) -> None:
-        """The call is over."""
-
-    def _is_of_lineage(self, value: Any) -> bool:
-        if isinstance(value, (list, tuple)):
-            return any(self._is_of_lineage(one) for one in value)
-        return is_tensor(value) and storage_of(value) in self._lineage
 
 
 class Ledger(SplitWatch):
@@ -117,6 +72,9 @@ class Ledger(SplitWatch):
             self._emit(WriteSuspected(suspected, "", reason))
 
     def _find_root(self, tensor: Any, noted: Yielded | None) -> Root | None:
+        root = self._memory.root_read_last(tensor)
+        if root is not None:
+            return root
         view, memory = view_of(tensor), self._memory
         if view is None:
             return None
@@ -394,12 +352,3 @@ def note_taken(memory: Memory, made: Any, source: Any, dim: int, order: Any) -> 
                 buffer.put(memory.traced(copied(step.target, step.source), step.source.storage))
             else:
                 buffer.put([step.target.as_move().opaque(step.note)])
-
-
-def tensors_in(value: Any) -> list[Any]:
-    """The tensors in a value, in lists, tuples and dictionaries."""
-    if isinstance(value, (list, tuple)):
-        return [one for part in value for one in tensors_in(part)]
-    if isinstance(value, dict):
-        return [one for part in value.values() for one in tensors_in(part)]
-    return [value] if is_tensor(value) else []

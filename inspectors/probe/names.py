@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from inspectors.probe.tensors import dtype_name, shape_of, storage_of
 
 _RECENT = 64
 
 
-@dataclass(frozen=True)
-class Yielded:
+class Yielded(NamedTuple):  # made at every read: a fifth of a frozen dataclass's cost
     """A tensor as the weights iterator gave it; `begin`/`end` are its addresses, the rest its layout in elements."""
 
     name: str
@@ -37,6 +35,7 @@ class TensorNames:
 
     def __init__(self) -> None:
         self._by_id: dict[int, _Held] = {}
+        self._look_again_at = _RECENT
         self._recent: deque[_Held] = deque(maxlen=_RECENT)
         self._last: Yielded | None = None
 
@@ -48,16 +47,18 @@ class TensorNames:
     def note_rearranged(self, tensor: Any) -> None:
         """Called for a tensor that the engine made of the one read last, with its elements in other places."""
         if self._last is not None:
-            self._hold(replace(layout_of(self._last.name, tensor), is_rearranged=True), tensor)
+            self._hold(layout_of(self._last.name, tensor)._replace(is_rearranged=True), tensor)
 
     def _hold(self, noted: Yielded, tensor: Any) -> None:
-        key = id(tensor)
         try:
-            held: _Held = (weakref.ref(tensor, lambda _: self._by_id.pop(key, None)), noted)
+            held: _Held = (weakref.ref(tensor), noted)
         except TypeError:
             return  # an engine's own plain value: only "the last one read" can name it
-        self._by_id[key] = held
+        self._by_id[id(tensor)] = held
         self._recent.append(held)
+        if len(self._by_id) > self._look_again_at:
+            self._by_id = {key: one for key, one in self._by_id.items() if one[0]() is not None}
+            self._look_again_at = 2 * len(self._by_id) + _RECENT
 
     def of(self, tensor: Any) -> Yielded | None:
         """The checkpoint tensor that `tensor` is, or lies in, or most likely came from."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from inspectors.probe.lineage import CONSTANT, View, expanded, view_of
+from inspectors.probe.lineage import CONSTANT
 from inspectors.probe.places import Places, UnreadableError, indexed, masked, paired, scattered
 from inspectors.probe.tensors import is_tensor
+from inspectors.probe.views import View, expanded, view_of
 
 Args = tuple[Any, ...]
 

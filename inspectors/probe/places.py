@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from inspectors.probe.lineage import View
 from inspectors.probe.moves import MAX_BOXES, Sizes
+from inspectors.probe.views import View
 
 MAX_INDICES = 1 << 16
 

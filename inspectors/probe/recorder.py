@@ -1,4 +1,4 @@
-"""The writer of one process's stream: events are buffered and committed to SQLite every 100 ms or 2,000 events."""
+"""The writer of one process's stream: events are buffered and committed to SQLite every 100 ms or 500 events."""
 
 from __future__ import annotations
 
@@ -12,27 +12,22 @@ from typing import TYPE_CHECKING
 
 from inspectors.probe.events import NO_RANK, Body, ProcessStarted, RecordingCapped, field_specs
 from inspectors.probe.streamfile import StreamFile
+from inspectors.probe.streamrows import OpenSpan, StreamRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from typing import TypeVar
 
-    SomeBody = TypeVar("SomeBody", bound=Body)
-
-COMMIT_EVENTS = 2_000
+COMMIT_EVENTS = 500
 COMMIT_SECONDS = 0.1
 DEFAULT_MAX_EVENTS = 20_000_000
 
 
-class _Entry:
-    """One recorded event on its way to the file; `is_written` once its row has left the buffer."""
+class _Spans(threading.local):
+    """The seqs of a thread's open spans, outermost first."""
 
-    __slots__ = ("body", "dur_ns", "is_written", "parent", "rank", "seq", "stage", "t_ns")
-
-    def __init__(self, seq: int, t_ns: int, dur_ns: int | None, body: Body, stage: str, parent: int, rank: int) -> None:
-        self.seq, self.t_ns, self.dur_ns, self.body = seq, t_ns, dur_ns, body
-        self.stage, self.parent, self.rank, self.is_written = stage, parent, rank, False
+    def __init__(self) -> None:
+        self.stack: list[int] = []
 
 
 class Recorder:
@@ -54,11 +49,10 @@ class Recorder:
     def _start_afresh(self) -> None:
         self._lock, self._write_lock = threading.RLock(), threading.RLock()
         self._is_dead = self._is_capped = False
-        self._seq = self._dropped = 0
-        self._events: list[_Entry] = []
-        self._open: dict[int, _Entry] = {}
-        self._finished: list[tuple[int, int, Body | None]] = []
-        self._spans = threading.local()
+        self._seq = self._dropped = self._flushed_ns = 0
+        self._rows = StreamRows()
+        self._open: dict[int, OpenSpan] = {}
+        self._spans = _Spans()
         self._wake = threading.Event()
         self._flusher: threading.Thread | None = None
 
@@ -78,87 +72,75 @@ class Recorder:
     def begin(self, body: Body, rank: int = NO_RANK) -> int:
         """Record the entry of a span; every event of this thread until `end` is inside it."""
         seq = self._append(body, rank, None, None, 0)
-        self._stack().append(seq)
+        self._spans.stack.append(seq)
         return seq
 
     def end(self, seq: int, body: Body | None = None) -> None:
         """Record the exit of a span; a `body` given replaces the facts recorded at its entry."""
         now = time.monotonic_ns()
-        stack = self._stack()
+        stack = self._spans.stack
         if stack and stack[-1] == seq:
             stack.pop()
         elif seq in stack:
             del stack[stack.index(seq) :]
         with self._lock:
-            entry = self._open.pop(seq, None)
-            if entry is None or self._is_dead:
+            span = self._open.pop(seq, None)
+            if span is None or self._is_dead:
                 return
-            entry.dur_ns = now - entry.t_ns
-            if entry.is_written:
-                self._finished.append((seq, entry.dur_ns, body))
-            if body is not None:
-                entry.body = body
+            self._rows.end(span, now - span.t_ns, body)
         if self.on_end is not None:
-            self.on_end(seq, entry.body, entry.rank)
+            self.on_end(seq, span.body if body is None else body, span.rank)
 
     def current_span(self) -> int:
         """The seq of this thread's innermost open span, 0 outside any."""
-        stack = self._stack()
+        stack = self._spans.stack
         return stack[-1] if stack else 0
 
     def adopt(self, seq: int) -> None:
         """Record what this thread does as inside a span of another thread, until `abandon`."""
-        self._stack().append(seq)
+        self._spans.stack.append(seq)
 
     def abandon(self, seq: int) -> None:
         """See `adopt`; the span itself goes on."""
-        stack = self._stack()
+        stack = self._spans.stack
         if seq in stack:
             del stack[stack.index(seq) :]
 
     def open_spans(self) -> tuple[int, ...]:
         """The seqs of this thread's open spans, outermost first."""
-        return tuple(self._stack())
+        return tuple(self._spans.stack)
 
     def depth(self) -> int:
         """How many spans of this thread are open."""
-        return len(self._stack())
+        return len(self._spans.stack)
 
     def unwind(self, depth: int) -> None:
         """End this thread's spans above `depth`: what a faulting inspector left open must not swallow later events."""
-        stack = self._stack()
+        stack = self._spans.stack
         while len(stack) > depth:
             seq = stack[-1]
             self.end(seq)
             if stack and stack[-1] == seq:
                 stack.pop()
 
-    def _stack(self) -> list[int]:
-        try:
-            return self._spans.stack  # type: ignore[no-any-return]
-        except AttributeError:
-            stack: list[int] = []
-            self._spans.stack = stack
-            return stack
-
     def _append(self, body: Body, rank: int, stage: str | None, dur_ns: int | None, t_ns: int) -> int:
-        stack = self._stack()
+        stack, stage = self._spans.stack, body.stage if stage is None else stage
         parent = stack[-1] if stack else 0
         with self._lock:
             if self._is_dead or (self._seq >= self.max_events and not self._has_room(body)):
                 return 0
             if self._seq == 0 and not isinstance(body, ProcessStarted):
                 self._announce()
-            seq = self._seq = self._seq + 1
+            seq = self._seq + 1
             t_ns = t_ns or time.monotonic_ns()
-            entry = _Entry(seq, t_ns, dur_ns, body, body.stage if stage is None else stage, parent, rank)
-            self._events.append(entry)
             if dur_ns is None:
-                self._open[seq] = entry
-            is_full = len(self._events) >= COMMIT_EVENTS
+                self._open[seq] = self._rows.begin(seq, t_ns, body, stage, parent, rank)
+            else:
+                self._rows.add(seq, t_ns, dur_ns, body, stage, parent, rank)
+            self._seq = seq
         if self._flusher is None:
             self._start_flusher()
-        if is_full:
+        if len(self._rows.batch.envelope) >= COMMIT_EVENTS:
             self.flush()
         if self.on_event is not None:
             self.on_event(seq, body, rank)
@@ -168,8 +150,8 @@ class Recorder:
         python = sys.version.split()[0]
         argv = tuple(getattr(sys, "argv", ()))
         body = ProcessStarted(pid=os.getpid(), parent_pid=os.getppid(), argv=argv, python=python, level=self.level)
+        self._rows.add(1, time.monotonic_ns(), 0, body, body.stage, 0, NO_RANK)
         self._seq = 1
-        self._events.append(_Entry(1, time.monotonic_ns(), 0, body, body.stage, 0, NO_RANK))
         _close_with_multiprocessing(self.close)
 
     def _has_room(self, body: Body) -> bool:
@@ -194,25 +176,31 @@ class Recorder:
             self._flusher = threading.current_thread()  # no thread at shutdown: full buffers and close() still write
 
     def _flush_regularly(self, wake: threading.Event) -> None:
-        while not wake.wait(COMMIT_SECONDS):
-            if self._events or self._finished:
-                self.flush()
+        """Commit what is 100 ms old.
+
+        A busy thread commits its own full buffers: two threads that both want Python's
+        lock thousands of times a second cost each other more than the commits do.
+        """
+        rest = COMMIT_SECONDS
+        while not wake.wait(rest):
+            rest = COMMIT_SECONDS - (time.monotonic_ns() - self._flushed_ns) / 1e9
+            if rest <= 0 or not self._seq:
+                rest = COMMIT_SECONDS
+                if self._rows.batch:
+                    self.flush()
 
     def flush(self) -> None:
         """Commit everything recorded so far; a failing disk ends the recording, never the host."""
         with self._write_lock:
             with self._lock:
-                events, self._events = self._events, []
-                finished, self._finished = self._finished, []
-                rows = [(e.seq, e.t_ns, e.dur_ns, e.body, e.stage, e.parent, e.rank) for e in events]
-                for entry in self._open.values():
-                    entry.is_written = True
-                if self._is_dead or not (rows or finished):
+                self._flushed_ns = time.monotonic_ns()
+                batch = self._rows.take()
+                if self._is_dead or not batch:
                     return
             try:
                 if self._file is None:
                     self._file = StreamFile.create(self.folder / "streams")
-                self._file.write(rows, finished, self._dropped)
+                self._file.write(batch, self._dropped)
             except Exception as error:
                 self._die(error)
 
@@ -223,7 +211,7 @@ class Recorder:
         try:
             print(text, file=sys.stderr)
         except (OSError, ValueError, AttributeError):
-            self._events.clear()  # nowhere to say it
+            self._rows.take()  # nowhere to say it
 
     def close(self) -> None:
         """Commit, mark the stream complete and make it readable without a write-ahead log."""
@@ -256,13 +244,6 @@ class Recorder:
         self._is_dead = was_closed
 
 
-def with_outcome(body: SomeBody, outcome: str) -> SomeBody:
-    """The same facts with another `outcome`, without running the constructor again (this is the hot path)."""
-    copy = object.__new__(type(body))
-    copy.__dict__.update(body.__dict__, outcome=outcome)
-    return copy
-
-
 def _close_with_multiprocessing(close: Callable[[], None]) -> None:
     """A forked multiprocessing child leaves by `os._exit`, so its own finalizers are the only call at its end."""
     util, process = sys.modules.get("multiprocessing.util"), sys.modules.get("multiprocessing.process")
@@ -270,4 +251,4 @@ def _close_with_multiprocessing(close: Callable[[], None]) -> None:
         util.Finalize(None, close, exitpriority=-100)
 
 
-__all__ = ["Recorder", "field_specs", "with_outcome"]
+__all__ = ["Recorder", "field_specs"]

@@ -8,10 +8,11 @@ from typing import Any
 
 from inspectors.probe.boxes import UNKNOWN, filled
 from inspectors.probe.events import WeightRepacked
-from inspectors.probe.lineage import Memory, View, view_of
+from inspectors.probe.lineage import Memory
 from inspectors.probe.loadwatch import Ledger
 from inspectors.probe.moves import Move, TooFineError
 from inspectors.probe.tensors import is_tensor
+from inspectors.probe.views import View, view_of
 
 REMOVED = "removed"
 _NOTHING_SEEN = -1

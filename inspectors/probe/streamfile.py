@@ -8,13 +8,12 @@ import os
 import sqlite3
 import sys
 import time
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inspectors.probe.events import SCHEMA_VERSION, Body, field_specs
+from inspectors.probe.streamrows import Batch, Envelope, insert_into, table_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 _PAGE_BYTES = 8192
@@ -31,73 +30,13 @@ CREATE TABLE rollup(last_seq INTEGER, kind INTEGER, count INTEGER, first_seq INT
 """
 
 
-def table_of(kind: str) -> str:
-    """The quoted table name of a kind: `"loader.called"` → `"body_loader_called"`."""
-    return '"body_' + "".join(c if c.isalnum() else "_" for c in kind) + '"'
-
-
-Row = tuple[int, int, "int | None", Body, str, int, int]
-"""seq, t_ns, dur_ns, body, stage, parent, rank."""
-
-
-class _TextIds(dict[str, int]):
-    """Numbers for texts, in order of first use; `new` holds those not yet in the file."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.new: list[tuple[int, str]] = []
-
-    def __missing__(self, text: str) -> int:
-        number = self[text] = len(self) + 1
-        self.new.append((number, text))
-        return number
-
-
-class _JsonIds(dict[object, int]):
-    """Numbers for tuples by their JSON text; a tuple seen before costs one look-up."""
-
-    def __init__(self, texts: _TextIds) -> None:
-        super().__init__()
-        self._texts = texts
-
-    def __missing__(self, value: object) -> int:
-        number = self[value] = self._texts[json.dumps(value, separators=(",", ":"))]
-        return number
-
-
-class _Encoder:
-    """Turns bodies of one kind into rows of its table."""
-
-    def __init__(self, kind: type[Body], texts: _TextIds, jsons: _JsonIds) -> None:
-        specs = field_specs(kind)
-        self._texts, self._jsons = texts, jsons
-        self._text_places = [n for n, s in enumerate(specs, 1) if s.storage == "text"]
-        self._json_places = [n for n, s in enumerate(specs, 1) if s.storage == "json"]
-        names = [s.name for s in specs]
-        self._values: Callable[[Body], tuple[object, ...]] = attrgetter("kind", *names)
-        marks = ",".join("?" * (len(specs) + 1))
-        self.insert = f"INSERT OR REPLACE INTO {table_of(kind.kind)} VALUES({marks})"
-
-    def row(self, seq: int, body: Body) -> list[object]:
-        out: list[Any] = [*self._values(body)]
-        out[0] = seq
-        for place in self._text_places:
-            out[place] = self._texts[out[place]]
-        for place in self._json_places:
-            value = out[place]
-            out[place] = self._jsons[value if type(value) is tuple else _as_tuple(value)]
-        return out
-
-
 class StreamFile:
     """The open SQLite file of this process; not thread-safe by itself, the recorder holds its lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
-        self._texts = _TextIds()
-        self._jsons = _JsonIds(self._texts)
-        self._encoders: dict[type[Body], _Encoder] = {}
+        self._inserts: dict[type[Body], str] = {}
 
     @classmethod
     def create(cls, folder: Path) -> StreamFile:
@@ -147,38 +86,18 @@ class StreamFile:
         self._db.executemany("INSERT INTO meta VALUES(?,?)", [(k, str(v)) for k, v in facts.items()])
         self._db.execute("COMMIT")
 
-    def write(self, events: list[Row], finished: list[tuple[int, int, Body | None]], dropped: int) -> None:
-        """Commit one batch: new events with their bodies, and the ends of spans (seq, dur_ns, replaced body)."""
-        texts = self._texts
-        rows: dict[str, list[list[object]]] = {}
-        envelope = []
-        for seq, t_ns, dur_ns, body, stage, parent, rank in events:
-            encoder = self._encoders.get(type(body)) or self._encoder(type(body))
-            rows.setdefault(encoder.insert, []).append(encoder.row(seq, body))
-            envelope.append((seq, t_ns, dur_ns, texts[body.kind], texts[stage], parent, rank))
-        for seq, _, ended in finished:
-            if ended is not None:
-                encoder = self._encoders.get(type(ended)) or self._encoder(type(ended))
-                rows.setdefault(encoder.insert, []).append(encoder.row(seq, ended))
-        ends = [(dur_ns, seq) for seq, dur_ns, _ in finished]
-        self._commit(envelope, rows, ends, dropped)
-
-    def _commit(
-        self,
-        envelope: list[tuple[int, int, int | None, int, int, int, int]],
-        rows: dict[str, list[list[object]]],
-        ends: list[tuple[int, int]],
-        dropped: int,
-    ) -> None:
+    def write(self, batch: Batch, dropped: int) -> None:
+        """Commit one batch: new events with their bodies, and the ends of spans."""
         db = self._db
+        inserts = [(self._inserts.get(kind) or self._declare(kind), rows) for kind, rows in batch.rows.items()]
         db.execute("BEGIN")
         try:
-            db.executemany("INSERT INTO text VALUES(?,?)", self._texts.new)
-            db.executemany("INSERT INTO event VALUES(?,?,?,?,?,?,?)", envelope)
-            for insert, values in rows.items():
-                db.executemany(insert, values)
-            db.executemany("UPDATE event SET dur_ns=? WHERE seq=?", ends)
-            db.executemany("INSERT INTO rollup VALUES(?,?,?,?,?,?)", _rollup(envelope))
+            db.executemany("INSERT INTO text VALUES(?,?)", batch.texts)
+            db.executemany("INSERT INTO event VALUES(?,?,?,?,?,?,?)", batch.envelope)
+            for insert, rows in inserts:
+                db.executemany(insert, rows)
+            db.executemany("UPDATE event SET dur_ns=? WHERE seq=?", batch.ends)
+            db.executemany("INSERT INTO rollup VALUES(?,?,?,?,?,?)", _rollup(batch.envelope))
             if dropped:
                 db.execute("UPDATE meta SET value=? WHERE key='dropped'", (str(dropped),))
             db.execute("COMMIT")
@@ -186,16 +105,15 @@ class StreamFile:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        self._texts.new.clear()
 
-    def _encoder(self, kind: type[Body]) -> _Encoder:
+    def _declare(self, kind: type[Body]) -> str:
         specs = field_specs(kind)
         columns = "".join(f', "{s.name}"' for s in specs)
         self._db.execute(f"CREATE TABLE IF NOT EXISTS {table_of(kind.kind)}(seq INTEGER PRIMARY KEY{columns})")
         described = [(kind.kind, s.name, s.storage, n) for n, s in enumerate(specs)]
         self._db.executemany("INSERT INTO field VALUES(?,?,?,?)", described)
-        encoder = self._encoders[kind] = _Encoder(kind, self._texts, self._jsons)
-        return encoder
+        insert = self._inserts[kind] = insert_into(kind)
+        return insert
 
     def close(self, dropped: int) -> None:
         """Mark the stream complete and fold the write-ahead log in, so that it reads from read-only media."""
@@ -206,10 +124,6 @@ class StreamFile:
         self._db.close()
 
 
-def _as_tuple(value: object) -> tuple[object, ...]:
-    return tuple(value) if isinstance(value, (list, set, frozenset)) else (str(value),)
-
-
 def _free_name(folder: Path) -> Path:
     number = 0
     while (path := folder / f"{os.getpid()}-{number}.sqlite").exists():
@@ -217,7 +131,7 @@ def _free_name(folder: Path) -> Path:
     return path
 
 
-def _rollup(envelope: list[tuple[int, int, int | None, int, int, int, int]]) -> list[tuple[int, ...]]:
+def _rollup(envelope: list[Envelope]) -> list[tuple[int, ...]]:
     if not envelope:
         return []
     last_seq = envelope[-1][0]

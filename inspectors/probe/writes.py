@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from inspectors.probe.boxes import UNKNOWN, filled, joined_runs, place_of, runs_of
 from inspectors.probe.events import WeightWritten
-from inspectors.probe.lineage import View
 from inspectors.probe.moves import Move, TooFineError
 from inspectors.probe.places import TooManyPlacesError
+from inspectors.probe.views import View
 
 MAX_RUNS = 4096
 

@@ -167,7 +167,8 @@ def writes_by_load(session: Path) -> list[tuple[int, list[dict[str, Any]]]]:
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     texts = dict(db.execute("SELECT id, value FROM text"))
     rows = {
-        seq: (texts[kind], parent, rank) for seq, kind, parent, rank in db.execute("SELECT seq, kind, parent, rank FROM event")
+        seq: (texts[kind], parent, rank)
+        for seq, kind, parent, rank in db.execute("SELECT seq, kind, parent, rank FROM event")
     }
     bodies: dict[int, dict[str, Any]] = {}
     for kind in ("weight.written", "loader.called", "write.suspected", "inspector.faulted"):

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from inspectors.probe.dispatch import WatchedOperations
 from inspectors.probe.events import WeightWritten
 from inspectors.probe.fingerprints import Trust
-from inspectors.probe.lineage import Memory, identity_of
+from inspectors.probe.lineage import Memory
 from inspectors.probe.loadwatch import Ledger
 from inspectors.probe.names import layout_of
 from inspectors.probe.splits import Cut
+from inspectors.probe.views import identity_of
 
 NEVER = -7.0
 

@@ -68,9 +68,10 @@ def main(folder: Path, wanted: list[str]) -> int:
                 said = compared(model, tp, events, here)
                 is_clean = not said.wrong and (method == BLOCKS or not said.unknown)
                 wrong += not is_clean
+                rest = f"never {said.never:>6}  unknown {sum(said.unknown.values()):>6}"
                 print(
-                    f"{'ok' if is_clean else 'WRONG':<6} {name:<40} tp {tp}  exact {said.exact:>8}  cast {said.cast:>6}  "
-                    f"constant {said.constant:>6}  never {said.never:>6}  unknown {sum(said.unknown.values()):>6}",
+                    f"{'ok' if is_clean else 'WRONG':<6} {name:<40} tp {tp}  exact {said.exact:>8}  "
+                    f"cast {said.cast:>6}  constant {said.constant:>6}  {rest}",
                     flush=True,
                 )
                 for parameter, count in [*said.wrong.items()][:6]:

@@ -86,7 +86,9 @@ def test_a_repack_says_for_every_element_where_it_was(process):
 def test_what_did_not_change_is_not_told():
     assert processed(Layer(), lambda m: (m.weight.t(), m.weight * 2)) == []
     changed = processed(Layer(), EXACT["one row in place"])
-    assert [(e.start, e.length, e.from_parameter, e.source_offset) for e in changed] == [((2, 0), (1, 6), "m.weight", 18)]
+    assert [(e.start, e.length, e.from_parameter, e.source_offset) for e in changed] == [
+        ((2, 0), (1, 6), "m.weight", 18)
+    ]
 
 
 def test_a_requantized_weight_is_told_as_computed_from_weight_and_scale():
