@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -138,9 +139,10 @@ class KnownParameter:
 class _Registered(NamedTuple):
     """How a parameter is told from another object at its address: by its memory, or by the proxy that it carries.
 
-    Not by a weak reference: torch refuses to swap tensors that have one.
+    A tensor not by a weak reference (`own`): torch refuses to swap tensors that have one.
     """
 
+    own: weakref.ref[Any] | None
     memory: int
     proxy: LoaderProxy | None
     known: KnownParameter
@@ -164,7 +166,8 @@ class ParameterRegistry:
         if loader is not None and proxy is None and callable(loader):
             proxy = LoaderProxy(loader, traced(self._site, loader, LoaderBinding(loader)))
             _replace_loader(parameter, proxy)
-        self._known[id(parameter)] = _Registered(identity_of(parameter), proxy, known)
+        own = None if is_tensor(parameter) else weakref.ref(parameter)
+        self._known[id(parameter)] = _Registered(own, identity_of(parameter), proxy, known)
         self.note_memory(name, parameter)
         return known
 
@@ -190,6 +193,8 @@ class ParameterRegistry:
         registered = self._known.get(id(parameter))
         if registered is None:
             return None
+        if registered.own is not None:
+            return registered.known if registered.own() is parameter else None
         held = getattr(parameter, "__dict__", {})
         proxy = held.get("weight_loader", held.get("_weight_loader"))
         is_carried = proxy is not None and proxy is registered.proxy
