@@ -136,7 +136,7 @@ class WeightsInspector:
         if call.kept.pop("is_counted", False):
             self._state.maps -= 1
             if not self._state.maps:
-                self._calls.end()
+                self._calls.end(_parameters(call.get("model")), call.rank)
         if self in call.kept:
             self._recorder.end(call.kept[self])
 

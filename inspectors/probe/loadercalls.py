@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +93,21 @@ class LoaderCalls:
         if self._has_ledger:
             self._followed.begin()
 
-    def end(self) -> None:
-        """See `begin`."""
-        if self._has_ledger:
-            self._followed.end()
+    def end(self, parameters: Iterable[tuple[str, Any]], rank: int) -> None:
+        """See `begin`; parameters that were given other memory outside of their loaders' calls are told now."""
+        if not self._has_ledger:
+            return
+        self._followed.end()
+        memory = self._parameters.memory
+        for name, parameter in parameters:
+            storage = identity_of(parameter)
+            if storage and all(held.name != name for held in memory.parameters.get(storage, ())):
+                self._parameters.note_memory(name, parameter)
+                watch = Ledger(None, None, lambda _: None, lambda body: self._tell(body, rank), memory)
+                watch.rebound(name, parameter)
+
+    def _tell(self, body: Body, rank: int) -> None:
+        self._recorder.point(body, rank)
 
     def entered(self, call: Call) -> None:
         """A loader is about to run; one that ends in another one for the same parameter is the same call."""

@@ -24,6 +24,7 @@ from inspectors.probe.writes import placed, written
 MAX_CHAIN = 4
 _PLACED = ("index", "scatter", "masked", "put", "diagonal", "copy_")
 """Words in the names of operators that leave some elements of what they write to as they are."""
+_REBOUND = "data ="
 _FOREACH_COPY = "aten::_foreach_copy_"
 
 Facts = dict[str, Any]
@@ -122,14 +123,16 @@ class Ledger(SplitWatch):
 
     def rebound(self, name: str, tensor: Any) -> None:
         """`parameter.data = x`: the parameter now is other memory, as a whole; fresh memory holds nothing yet."""
-        view = view_of(tensor)
+        view, before = view_of(tensor), self._memory.buffers.get(self._home)
         self._home = identity_of(self._parameter)
         if view is None:
             return
         with self._memory.lock:
             moves = self._memory.traced(view.as_move(), view.storage)
-            moves = [move for move in moves if UNINITIALIZED not in move.notes]
-            self._write(Held(name, view, -1), view, moves, "data =")
+            known = [move for move in moves if UNINITIALIZED not in move.notes]
+            self._write(Held(name, view, -1), view, known, _REBOUND)
+            if len(known) < len(moves) and before is not None and (before.pieces or before.recent):
+                self._emit(WriteSuspected(name, _REBOUND, "it was given other memory, without what it held before"))
 
     # --- the common case: one view of the checkpoint tensor is copied into one of the parameter
 

@@ -266,6 +266,17 @@ def test_a_parameter_that_is_materialized_inside_the_call_is_followed_from_then_
     assert [(w.start, w.length, w.source, w.source_offset) for w in events] == [((0, 0), (2, 3), "", 0)]
 
 
+def test_a_parameter_that_is_given_empty_memory_after_a_write_is_suspected():
+    def load(p: nn.Parameter, w: Tensor) -> None:
+        p.data.copy_(w)
+        p.data = torch.empty(2, 3)
+
+    events, _ = watched(load, parameter_of(2, 3), *rows(1))
+    assert [(type(e).__name__, e.operation) for e in events] == [
+        ("WeightWritten", "aten::copy_"), ("WriteSuspected", "data ="),
+    ]  # fmt: skip
+
+
 def test_an_operator_that_raises_half_way_makes_its_parameter_suspect():
     def load(p: nn.Parameter, w: Tensor) -> None:
         with pytest.raises(RuntimeError):
