@@ -30,6 +30,8 @@ from backends.native.loader import LoadOptions, load
 for model, tp in json.loads(sys.argv[1]):
     load(model, LoadOptions(tp_size=tp))
 """
+COMPUTED = ("norm.weight", "A_log")
+"""What a reader of GGUF files computes before a loader is called."""
 CONSTANT, NEVER, UNKNOWN, CAST = -1, -2, -3, -4
 
 
@@ -125,7 +127,9 @@ def checkpoint_of(folder: Path) -> Path:
     return files[0] if files else folder
 
 
-def ghost_load(folder: Path, tp: int, scratch: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def ghost_load(
+    folder: Path, tp: int, scratch: Path, *, has_casts: bool
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """For every byte of every parameter the byte of the checkpoint it was, and for every element the same by digits."""
     by_byte: dict[str, np.ndarray] = {}
     for plane in range(PLANES):
@@ -135,7 +139,7 @@ def ghost_load(folder: Path, tp: int, scratch: Path) -> tuple[dict[str, np.ndarr
             by_byte[name] = by_byte.get(name, 0) + (raw << (8 * plane))
         shutil.rmtree(target)
     by_digit: dict[str, np.ndarray] = {}
-    for digit in range(DIGITS):
+    for digit in range(DIGITS if has_casts else 0):
         target = write_digit(folder, scratch / f"digit-{digit}", digit)
         for name, parameter in plain_load(target, tp).items():
             values = parameter.contiguous().reshape(-1).to(torch.float32).nan_to_num(0).to(torch.int64).numpy()
@@ -256,15 +260,20 @@ class Verdict:
     unknown: dict[str, int] = field(default_factory=dict)
     wrong: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def is_clean(self) -> bool:
+        """Nothing is said wrongly, and nothing left open that an engine did not compute before the call."""
+        return not self.wrong and all(name.endswith(COMPUTED) for name in self.unknown)
 
-def verdict(found: dict[str, Account], ghost: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> Verdict:
+
+def verdict(found: dict[str, Account], ghost: Ghost) -> Verdict:
     """The ledger's account against the ghost's, byte by byte."""
     by_byte, by_digit = ghost
     out = Verdict()
     for name, account in found.items():
         places, actual = account.places, by_byte[name]
         is_exact, is_constant, is_cast = places >= 0, places == CONSTANT, places == CAST
-        digits, told = by_digit[name], account.casts
+        digits, told = by_digit.get(name, account.casts), account.casts
         cast_elements = is_cast.reshape(-1, account.item).all(axis=1)
         fixed = actual[is_constant]  # what is not of the data is the same in every plane
         wrong = int((places[is_exact] != actual[is_exact]).sum()) + int((fixed != (fixed & 255) * 0x10101).sum())
@@ -277,3 +286,10 @@ def verdict(found: dict[str, Account], ghost: tuple[dict[str, np.ndarray], dict[
         out.unknown.update({name: unknown} if unknown else {})
         out.wrong.update({name: wrong} if wrong else {})
     return out
+
+
+def compared(folder: Path, tp: int, events: list[dict[str, Any]], scratch: Path) -> Verdict:
+    """The verdict on the recorded events of one load, by ghost loads of the same checkpoint."""
+    found = accounts(events, plain_load(folder, tp), stored_tensors(folder))
+    has_casts = any((account.places == CAST).any() for account in found.values())
+    return verdict(found, ghost_load(folder, tp, scratch, has_casts=has_casts))

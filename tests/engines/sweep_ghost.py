@@ -45,13 +45,6 @@ def write(architecture: str, method: str, folder: Path) -> Path:
     return write_gguf(folder / "model", plain, seed=SEED).parent
 
 
-def compared(folder: Path, tp: int, events: list, scratch: Path) -> ghost.Verdict:
-    """One load's verdict."""
-    parameters = ghost.plain_load(folder, tp)
-    found = ghost.accounts(events, parameters, ghost.stored_tensors(folder))
-    return ghost.verdict(found, ghost.ghost_load(folder, tp, scratch))
-
-
 def main(folder: Path, wanted: list[str]) -> int:
     """Run the combinations; returns how many were not clean."""
     torch.set_num_threads(1)
@@ -65,18 +58,17 @@ def main(folder: Path, wanted: list[str]) -> int:
             model = write(architecture, method, here / "model")
             recorded = ghost.record([(model, tp) for tp in TP_SIZES], here / "session")
             for tp, events in zip(TP_SIZES, recorded, strict=True):
-                said = compared(model, tp, events, here)
-                is_clean = not said.wrong and (method == BLOCKS or not said.unknown)
-                wrong += not is_clean
+                said = ghost.compared(model, tp, events, here)
+                wrong += not said.is_clean
                 rest = f"never {said.never:>6}  unknown {sum(said.unknown.values()):>6}"
                 print(
-                    f"{'ok' if is_clean else 'WRONG':<6} {name:<40} tp {tp}  exact {said.exact:>8}  "
+                    f"{'ok' if said.is_clean else 'WRONG':<6} {name:<40} tp {tp}  exact {said.exact:>8}  "
                     f"cast {said.cast:>6}  constant {said.constant:>6}  {rest}",
                     flush=True,
                 )
                 for parameter, count in [*said.wrong.items()][:6]:
                     print(f"    {count} bytes of {parameter} are said wrongly", flush=True)
-                for parameter, count in [*said.unknown.items()][:6] if not is_clean or len(wanted) > 1 else ():
+                for parameter, count in [*said.unknown.items()][:6] if not said.is_clean else ():
                     print(f"    {count} bytes of {parameter} are not known", flush=True)
     return wrong
 

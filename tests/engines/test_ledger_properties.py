@@ -121,7 +121,7 @@ def loader(steps, into):
     return load
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.lists(STEPS, max_size=8), st.lists(INTO, max_size=5)), min_size=1, max_size=2))
 def test_what_the_ledger_says_of_an_element_is_its_value_or_that_it_is_not_known(calls):
     tensors = (torch.arange(1.0, 49.0).view(8, 6), torch.arange(101.0, 149.0).view(6, 8).t())
