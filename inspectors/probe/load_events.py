@@ -167,7 +167,7 @@ class WeightWritten(Body):
     checkpoint tensor, empty when it is not a plain box of it (then `source` says what it is).
     `source_offset`/`source_strides` are the same as an exact map: element [i] of the box holds the element number
     `source_offset + sum((i_d - start_d) * source_strides_d)`, row-major, of the checkpoint tensor; -1: no such map.
-    With `bytes` in `source` offset and strides count bytes of that tensor, of which each element holds as many as it has.
+    With `bytes` in `source` offset and strides count bytes of that tensor; an element holds as many as it has.
     `checkpoint_name` names that tensor where it is not the call's; `runs` is the place of a write that is no box:
     first element, count, first element, count ... by the parameter's elements in row-major order.
     """

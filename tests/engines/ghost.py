@@ -127,6 +127,9 @@ def checkpoint_of(folder: Path) -> Path:
     return files[0] if files else folder
 
 
+Ghost = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
 def ghost_load(
     folder: Path, tp: int, scratch: Path, *, has_casts: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
