@@ -77,6 +77,14 @@ EXACT: dict[str, Callable[[nn.Parameter, Tensor], object]] = {
         torch.cat([w.view(torch.uint8)[4:], w.view(torch.uint8)[:4]]).view(torch.float32)
     ),
     "read back": lambda p, w: (p.data.copy_(w), p.data.copy_(p.data.flip(0).clone())),
+    "read back after two writes": lambda p, w: (
+        p.data.copy_(w),
+        p.data[:4].copy_(w.flip(0)[:4]),
+        p.data.copy_(p.data.clone()),
+    ),
+    "bytes off their elements": lambda p, w: p.data.view(-1)[:47].copy_(
+        w.view(torch.uint8).view(-1)[2:-2].clone().view(torch.float32)
+    ),
     "swapped": lambda p, w: torch.utils.swap_tensors(p, nn.Parameter(w.clone(), requires_grad=False)),
 }
 
@@ -85,6 +93,10 @@ UNKNOWN: dict[str, Callable[[nn.Parameter, Tensor], object]] = {
     "computed": lambda p, w: p.data.copy_(w * 2),
     "out=": lambda p, w: torch.add(w, w, out=p.data),
     "accumulated": lambda p, w: p.data.index_put_((torch.tensor([1, 1]),), w[:2], accumulate=True),
+    "rows of itself": lambda p, w: (
+        p.data.copy_(w),
+        p.data.view(6, 8).t().index_copy_(0, torch.tensor([2, 0]), p.data.view(6, 8).t()[:2]),
+    ),
     "the same row twice": lambda p, w: p.data.index_copy_(0, torch.tensor([1, 1]), w[:2]),
     "the tensor itself changed": lambda p, w: p.data.copy_(w.add_(1)),
     "half an element": lambda p, w: p.data.view(torch.int16)[:, 1:].copy_(w.view(torch.int16)[:, :-1]),
