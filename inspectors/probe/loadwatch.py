@@ -351,7 +351,7 @@ def note_taken(memory: Memory, made: Any, source: Any, dim: int, order: Any) -> 
         except UnreadableError:
             steps = [Step(view, None, MADE_BEFORE)]
         for step in steps:
-            if step.source is not None:
+            if step.source is not None and memory.known(step.source) is not None:
                 buffer.put(memory.traced(copied(step.target, step.source), step.source.storage))
             else:
-                buffer.put([step.target.as_move().opaque(step.note)])
+                buffer.put([step.target.as_move().opaque(step.note or MADE_BEFORE)])
