@@ -204,6 +204,10 @@ def meet(query: Move, piece: Move) -> tuple[list[Move], list[Move]]:
     begin, end = span(piece.to, piece.sizes, piece.to_strides, piece.item)
     if high <= begin or end <= low:
         return [], [query]
+    if query.at_item == piece.item:
+        hit = _met_at_once(query, piece, is_inside=begin <= low and high <= end)
+        if hit is not None:
+            return [hit], []
     unit = math.gcd(query.at_item, piece.item)
     if unit < query.at_item:
         if query.is_cast:
@@ -224,6 +228,27 @@ def meet(query: Move, piece: Move) -> tuple[list[Move], list[Move]]:
     if isinstance(levels, tuple):
         return _meet_by_index(query, piece, levels)
     return _meet_on(levels, query, piece, reading, repeated, filled)
+
+
+def _met_at_once(query: Move, piece: Move, *, is_inside: bool) -> Move | None:
+    """The two commonest cases, which all others agree with: a piece without gaps, one read as it was made."""
+    if is_inside and piece.to_strides == (piece.item,):
+        step, item = piece.at_strides[0], piece.item
+        at = piece.at + (query.at - piece.to) // item * step
+        strides = tuple(stride // item * step for stride in query.at_strides)
+    elif query.at == piece.to and query.sizes == piece.sizes and query.at_strides == piece.to_strides:
+        at, strides = piece.at, piece.at_strides
+    else:
+        return None
+    notes = (*piece.notes, *query.notes) if piece.notes and query.notes else piece.notes or query.notes
+    return query._replace(
+        origin=piece.origin,
+        at=at,
+        at_strides=strides,
+        at_item=piece.at_item,
+        notes=tuple(dict.fromkeys(notes)),
+        is_cast=query.is_cast or piece.is_cast,
+    )
 
 
 def _upwards(query: Move) -> Move:

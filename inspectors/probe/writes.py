@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from inspectors.probe.boxes import UNKNOWN, filled, joined_runs, place_of, runs_of
 from inspectors.probe.events import WeightWritten
 from inspectors.probe.moves import Move, TooFineError
@@ -11,8 +13,31 @@ from inspectors.probe.views import View
 MAX_RUNS = 4096
 
 
+MAX_CACHED = 4096
+_cache: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+
+
 def written(name: str, base: View, move: Move, op: str) -> list[WeightWritten]:
-    """What a move wrote into the parameter: box by box, or its places alone where the boxes are too many."""
+    """What a move wrote into the parameter: box by box, or its places alone where the boxes are too many.
+
+    Layers are alike: what one move into a parameter means is worked out once for all that are laid out as it is.
+    """
+    origin = move.origin._replace(name="") if move.origin is not None else None
+    key = (base[2:], op, move._replace(to=move.to - base.offset, origin=origin))
+    known = _cache.get(key)
+    if known is None:
+        if len(_cache) > MAX_CACHED:
+            _cache.clear()
+        known = _cache[key] = [vars(body) for body in _worked_out(name, base, move, op)]
+    bodies = []
+    for facts in known:
+        body = object.__new__(WeightWritten)
+        body.__dict__.update(facts, parameter=name)
+        bodies.append(body)
+    return bodies
+
+
+def _worked_out(name: str, base: View, move: Move, op: str) -> list[WeightWritten]:
     try:
         boxes = filled(move, base)
     except TooFineError:
