@@ -218,8 +218,9 @@ class Memory:
 
     def _clear(self) -> None:
         for identity, buffer in list(self.buffers.items()):
-            if buffer.pin.is_gone and identity not in self.parameters:
+            if buffer.pin.is_gone:
                 del self.buffers[identity]
+                self.parameters.pop(identity, None)
         self._cleared_at = 2 * len(self.buffers) + 512
 
     def touch(self, buffer: Buffer) -> None:
@@ -232,9 +233,9 @@ class Memory:
         with self.lock:
             was = self._places.pop(owner, None)
             if was is not None:
-                self.parameters[was[0]] = [held for held in self.parameters[was[0]] if held.name != name]
-                if not self.parameters[was[0]]:
-                    del self.parameters[was[0]]
+                others = [held for held in self.parameters.pop(was[0], ()) if held.name != was[1]]
+                if others:
+                    self.parameters[was[0]] = others
             view = view_of(tensor)
             if view is None or not _count(view.sizes):
                 return
