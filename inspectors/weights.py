@@ -12,8 +12,11 @@ from inspectors.probe.call import Call
 from inspectors.probe.events import ModelLoaded, WeightsCreated, WeightsMapped, WeightsProcessed
 from inspectors.probe.loadercalls import LoaderCalls, registered
 from inspectors.probe.loaders import ParameterRegistry
+from inspectors.probe.loadwatch import note_taken
 from inspectors.probe.names import TensorNames
-from inspectors.probe.tensors import type_name
+from inspectors.probe.repackedcalls import RepackedCalls
+from inspectors.probe.stages import includes
+from inspectors.probe.tensors import is_tensor, type_name
 from inspectors.probe.tracepoint import Tracepoint
 
 
@@ -35,6 +38,8 @@ class WeightsInspector:
         self._parameters, self._names = ParameterRegistry(probe), TensorNames()
         self._calls = LoaderCalls(probe, self, self._parameters, self._names)
         self._state = _ThreadState()
+        self._has_ledger = includes(probe.level, "ledger")
+        self._repacks = RepackedCalls(probe, self)
         self._acts = {
             "weights.created": self._creating,
             "weights.mapped": self._mapping,
@@ -54,14 +59,21 @@ class WeightsInspector:
         if shows == "loader.called":
             self._calls.left(call, "returned")
         elif shows == "tensor.read":
-            self._names.note(str(call.get("name", "")), call.get("tensor"))
+            name, tensor = str(call.get("name", "")), call.get("tensor")
+            self._names.note(name, tensor)
+            if self._has_ledger and is_tensor(tensor):
+                self._parameters.memory.read(name, tensor)
         elif shows == "tensor.rearranged":
-            self._names.note_rearranged(call.get("tensor"))
+            made = call.get("tensor")
+            self._names.note_rearranged(made)
+            if self._has_ledger and is_tensor(made) and call.get("order") is not None:
+                note_taken(self._parameters.memory, made, call.get("source"), call.get("dim", 0), call.get("order"))
         elif shows == "model.loaded":
             self._recorder.point(_model_loaded(call), call.rank)
         elif shows == "weights.mapped":
             self._mapped(call)
         elif self in call.kept:
+            self._repacks.left(call)
             self._recorder.end(call.kept[self])
 
     def failed(self, call: Call, error: BaseException) -> None:
@@ -75,6 +87,7 @@ class WeightsInspector:
         elif call.tracepoint.shows == "weights.mapped":
             self._mapped(call)
         elif self in call.kept:
+            self._repacks.left(call)
             self._recorder.end(call.kept[self])
 
     # --- creation and processing
@@ -96,6 +109,8 @@ class WeightsInspector:
         call.facts["module"] = module = self._module_of(call)
         body = WeightsProcessed(module=module, method=type_name(call.get("method")), where=call.where)
         call.kept[self] = self._recorder.begin(body, call.rank)
+        if self._has_ledger:
+            self._repacks.entered(call, module)
 
     def _module_of(self, call: Call) -> str:
         return str(call.get("module", "") or self._probe.layers.of(call.get("layer")))
@@ -107,6 +122,7 @@ class WeightsInspector:
         call.kept["is_counted"] = True
         if self._state.maps > 1:
             return  # a model that hands over to the load_weights of its parts
+        self._calls.begin()
         model = call.get("model")
         built_as = self._probe.layers.note_model(model)
         parameters = list(_parameters(model))
@@ -119,6 +135,8 @@ class WeightsInspector:
     def _mapped(self, call: Call) -> None:
         if call.kept.pop("is_counted", False):
             self._state.maps -= 1
+            if not self._state.maps:
+                self._calls.end(_parameters(call.get("model")), call.rank)
         if self in call.kept:
             self._recorder.end(call.kept[self])
 

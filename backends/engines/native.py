@@ -22,7 +22,7 @@ _TRACEPOINTS = (
         "tensor.read",
         "tensor.rearranged",
         f"{_PACKAGE}.checkpoint.gguf_weights:rearranged",
-        {"tensor": "result"},
+        {"tensor": "result", "source": "tensor", "order": "order", "dim": "dim"},
     ),
     Tracepoint(
         "method.select",

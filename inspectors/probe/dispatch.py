@@ -89,6 +89,10 @@ Saw = Callable[[Any, "tuple[Any, ...]", "dict[str, Any]", Any], None]
 """Is told of one operation: the operator, its arguments, what it returned."""
 
 
+Raised = Callable[[Any, "tuple[Any, ...]", "dict[str, Any]"], None]
+"""Is told of an operation that raised."""
+
+
 class LoaderOperations:
     """The operations of one thread inside its loader calls: each runs once, those that concern us are told of.
 
@@ -96,9 +100,9 @@ class LoaderOperations:
     that `TorchDispatchMode.__enter__` also sets (they keep torch.compile out; nothing compiles in a loader).
     """
 
-    def __init__(self, concerns: Callable[[Any], bool], saw: Saw) -> None:
+    def __init__(self, concerns: Callable[[Any], bool], saw: Saw, raised: Raised = lambda *_: None) -> None:
         self._depth = 0
-        self._mode = _mode_class("loader", _make_loader_class)(concerns, saw)
+        self._mode = _mode_class("loader", _make_loader_class)(concerns, saw, raised)
         core = sys.modules["torch._C"]
         self._push, self._pop = (getattr(core, name) for name in _STACK)
 
@@ -127,9 +131,9 @@ def _make_loader_class() -> Any:
 
         supports_higher_order_operators = True
 
-        def __init__(self, concerns: Callable[[Any], bool], saw: Saw) -> None:
+        def __init__(self, concerns: Callable[[Any], bool], saw: Saw, raised: Raised) -> None:
             super().__init__()
-            self._concerns, self._saw = concerns, saw
+            self._concerns, self._saw, self._raised = concerns, saw, raised
             self._known: dict[int, tuple[Any, bool, Any]] = {}
 
         @classmethod
@@ -139,7 +143,12 @@ def _make_loader_class() -> Any:
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             known = self._known.get(id(func))
             run, is_wanted, _ = known if known is not None else self._learn(func)
-            out = run(*args, **kwargs) if kwargs else run(*args)
+            try:
+                out = run(*args, **kwargs) if kwargs else run(*args)
+            except BaseException:
+                if is_wanted:
+                    self._raised(func, args, kwargs or {})
+                raise
             if is_wanted:
                 self._saw(func, args, kwargs or {}, out)
             return out

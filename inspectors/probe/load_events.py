@@ -167,8 +167,9 @@ class WeightWritten(Body):
     checkpoint tensor, empty when it is not a plain box of it (then `source` says what it is).
     `source_offset`/`source_strides` are the same as an exact map: element [i] of the box holds the element number
     `source_offset + sum((i_d - start_d) * source_strides_d)`, row-major, of the checkpoint tensor; -1: no such map.
+    With `bytes` in `source` offset and strides count bytes of that tensor; an element holds as many as it has.
     `checkpoint_name` names that tensor where it is not the call's; `runs` is the place of a write that is no box:
-    first element, count, first element, count ... in memory order of the parameter.
+    first element, count, first element, count ... by the parameter's elements in row-major order.
     """
 
     kind: ClassVar[str] = "weight.written"
@@ -217,7 +218,8 @@ class WeightRepacked(Body):
     """Post-processing filled a box of a parameter from `from_parameter` as the load had left it (level `ledger`).
 
     `source_offset`/`source_strides` map as in `WeightWritten`, into that parameter; -1 where the values were computed
-    from it (`source` says how: "computed by ...", "cast ...", "constant", or "unknown").
+    from it, or from several (joined by ", "; `source` says how: "computed by ...", "constant", or "unknown").
+    `source` is "removed", without a box, for a parameter that is gone.
     """
 
     kind: ClassVar[str] = "weight.repacked"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inspectors.probe.dispatch import LoaderOperations, is_torch_here
-from inspectors.probe.events import LoaderCalled, ParameterRegistered, ShardSplit, WeightWritten
+from inspectors.probe.events import Body, LoaderCalled, ParameterRegistered, ShardSplit
+from inspectors.probe.fingerprints import Trust
 from inspectors.probe.gate import AtHand
 from inspectors.probe.loaders import KnownParameter, ParameterRegistry, describe_loader
-from inspectors.probe.loadwatch import Ledger, SplitWatch
+from inspectors.probe.loadwatch import Ledger
+from inspectors.probe.splitwatch import SplitWatch
 from inspectors.probe.stages import includes
 from inspectors.probe.tensors import (
     dtype_name,
@@ -18,9 +22,10 @@ from inspectors.probe.tensors import (
     plain_tensors,
     shape_of,
     size_bytes,
-    storage_of,
     type_name,
 )
+from inspectors.probe.threads import Around, Followed
+from inspectors.probe.views import identity_of
 
 if TYPE_CHECKING:
     from inspectors.probe.agent import Probe
@@ -39,7 +44,7 @@ class ActiveCall:
     def __init__(self, recorder: Recorder, body: LoaderCalled, rank: int, parameter: Any, tensor: Any) -> None:
         self.recorder, self.body, self.rank = recorder, body, rank
         self.parameter, self.tensor = parameter, tensor
-        self.storage = storage_of(parameter)
+        self.storage = identity_of(parameter)
         self.watch: SplitWatch | None = None
         self.seq = recorder.begin(body, rank)
 
@@ -61,7 +66,7 @@ class ActiveCall:
         )
         self.recorder.point(split, self.rank)
 
-    def on_write(self, written: WeightWritten) -> None:
+    def on_write(self, written: Body) -> None:
         """The loader wrote into a parameter."""
         self.recorder.point(written, self.rank)
 
@@ -81,6 +86,28 @@ class LoaderCalls:
         self._state = _ThreadState()
         self._has_ledger = includes(probe.level, "ledger")
         self._concerns = Ledger.concerns if self._has_ledger else SplitWatch.concerns
+        self._trust, self._followed = Trust(), Followed(self._around)
+
+    def begin(self) -> None:
+        """A model's `load_weights` begins: what its loaders hand to other threads is followed there."""
+        if self._has_ledger:
+            self._followed.begin()
+
+    def end(self, parameters: Iterable[tuple[str, Any]], rank: int) -> None:
+        """See `begin`; parameters that were given other memory outside of their loaders' calls are told now."""
+        if not self._has_ledger:
+            return
+        self._followed.end()
+        memory = self._parameters.memory
+        for name, parameter in parameters:
+            storage = identity_of(parameter)
+            if storage and all(held.name != name for held in memory.parameters.get(storage, ())):
+                self._parameters.note_memory(name, parameter)
+                watch = Ledger(None, None, lambda _: None, lambda body: self._tell(body, rank), memory)
+                watch.rebound(name, parameter)
+
+    def _tell(self, body: Body, rank: int) -> None:
+        self._recorder.point(body, rank)
 
     def entered(self, call: Call) -> None:
         """A loader is about to run; one that ends in another one for the same parameter is the same call."""
@@ -99,9 +126,13 @@ class LoaderCalls:
         self._probe.gate.hold_at_hand(active.at_hand)
         if is_tensor(tensor) and is_torch_here():
             active.watch = self._watch(tensor, noted, active)
-            if state.operations is None:
-                state.operations = LoaderOperations(self._concerns, self._saw)
-            state.operations.enter()
+            self._operations().enter()
+
+    def _operations(self) -> LoaderOperations:
+        state = self._state
+        if state.operations is None:
+            state.operations = LoaderOperations(self._concerns, self._saw, self._raised)
+        return state.operations
 
     def left(self, call: Call, outcome: str) -> None:
         """The loader returned or raised."""
@@ -113,6 +144,8 @@ class LoaderCalls:
             state.operations.leave()
         state.calls.remove(active)
         self._follow_memory(active)
+        if active.watch is not None:
+            active.watch.ended()
         body = active.body.but(outcome=outcome)
         gate = self._probe.gate
         if outcome == "returned":
@@ -139,7 +172,34 @@ class LoaderCalls:
         if not self._has_ledger:
             return SplitWatch(tensor, active.on_cut)
         look_again = lambda: self._follow_memory(active)  # noqa: E731 - the last of four callbacks
-        return Ledger(tensor, noted, active.on_cut, active.on_write, self._parameters.holding, look_again)
+        memory, body = self._parameters.memory, active.body
+        ledger = Ledger(tensor, noted, active.on_cut, active.on_write, memory, look_again, active.parameter)
+        ledger.guard(self._trust, body.loader, body.parameter)
+        return ledger
+
+    def _around(self) -> Around | None:
+        """How this thread's loader call is taken along into another thread; None outside of any."""
+        active = self._state.calls[-1] if self._state.calls else None
+        if self._probe.is_ours or active is None or not isinstance(active.watch, Ledger):
+            return None
+        active.watch.is_handed_on = True
+        return functools.partial(self._taken_along, active)
+
+    def _taken_along(self, active: ActiveCall, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            state, operations = self._state, self._operations()
+            state.calls.append(active)
+            self._recorder.adopt(active.seq)
+            operations.enter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                operations.leave()
+                self._recorder.abandon(active.seq)
+                state.calls.remove(active)
+
+        return run
 
     def _saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """One operation ran inside a loader call; guarded by hand, since this runs for every one of them."""
@@ -150,18 +210,28 @@ class LoaderCalls:
         if plain is not None:
             plain.__enter__()
         try:
-            for active in self._state.calls:
-                if active.watch is not None:
-                    active.watch.saw(func, args, kwargs, out)
+            *outer, active = self._state.calls
+            if active.watch is not None:
+                active.watch.saw(func, args, kwargs, out)
+            for one in outer:  # a call inside another one: what it writes is its own, what it cuts is cut for both
+                if one.watch is not None:
+                    one.watch.saw_inside(func, args, kwargs, out)
         except Exception as error:
             probe.fault(self._inspector, error)
         finally:
             if plain is not None:
                 plain.__exit__(None, None, None)
 
+    def _raised(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An operation raised inside a loader call, perhaps half-way."""
+        active = self._state.calls[-1]
+        if active.watch is not None:
+            with self._probe.guarded(self._inspector):
+                active.watch.raised(func, args, kwargs)
+
     def _follow_memory(self, active: ActiveCall) -> None:
         """A loader gave its parameter other memory, or its first: note where, and its shape if that is new."""
-        storage = storage_of(active.parameter)
+        storage = identity_of(active.parameter)
         if storage == active.storage:
             return
         active.storage = storage

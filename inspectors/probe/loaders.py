@@ -7,15 +7,15 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inspectors.probe.call import Binding, Call, Getter, code_of, location
 from inspectors.probe.events import LoaderCalled
-from inspectors.probe.lineage import View
-from inspectors.probe.loadwatch import view_of
+from inspectors.probe.lineage import Memory
 from inspectors.probe.patch import Site, traced
 from inspectors.probe.tensors import dtype_name, is_tensor, shape_of
 from inspectors.probe.tracepoint import Tracepoint
+from inspectors.probe.views import identity_of
 
 if TYPE_CHECKING:
     from inspectors.probe.agent import Probe
@@ -136,13 +136,25 @@ class KnownParameter:
         )
 
 
+class _Registered(NamedTuple):
+    """How a parameter is told from another object at its address: by its memory, or by the proxy that it carries.
+
+    A tensor not by a weak reference (`own`): torch refuses to swap tensors that have one.
+    """
+
+    own: weakref.ref[Any] | None
+    memory: int
+    proxy: LoaderProxy | None
+    known: KnownParameter
+
+
 class ParameterRegistry:
     """The parameters of the models that are being loaded, by identity and by memory."""
 
     def __init__(self, probe: Probe) -> None:
         self._site = Site(probe, Tracepoint("weight.load", "loader.called", ":"), "", "")
-        self._known: dict[int, tuple[weakref.ref[Any], KnownParameter]] = {}
-        self._by_storage: dict[int, list[tuple[str, View]]] = {}
+        self._known: dict[int, _Registered] = {}
+        self.memory = Memory()
 
     def register(self, name: str, parameter: Any) -> KnownParameter:
         """Note the parameter and put a proxy before its loader, if it has one of its own."""
@@ -150,10 +162,13 @@ class ParameterRegistry:
         known = KnownParameter(
             name, type(parameter).__name__, dtype_name(parameter), shape_of(parameter), *describe_loader(loader)
         )
-        self._known[id(parameter)] = (weakref.ref(parameter), known)
+        proxy = loader if type(loader) is LoaderProxy else None
+        if loader is not None and proxy is None and callable(loader):
+            proxy = LoaderProxy(loader, traced(self._site, loader, LoaderBinding(loader)))
+            _replace_loader(parameter, proxy)
+        own = None if is_tensor(parameter) else weakref.ref(parameter)
+        self._known[id(parameter)] = _Registered(own, identity_of(parameter), proxy, known)
         self.note_memory(name, parameter)
-        if loader is not None and type(loader) is not LoaderProxy and callable(loader):
-            _replace_loader(parameter, LoaderProxy(loader, traced(self._site, loader, LoaderBinding(loader))))
         return known
 
     def reshaped(self, parameter: Any) -> KnownParameter | None:
@@ -162,32 +177,29 @@ class ParameterRegistry:
         if known is None:
             return None
         known = replace(known, dtype=dtype_name(parameter), shape=shape_of(parameter))
-        self._known[id(parameter)] = (weakref.ref(parameter), known)
+        self._known[id(parameter)] = self._known[id(parameter)]._replace(known=known)
         return known
 
     def note_memory(self, name: str, parameter: Any) -> None:
         """Remember where the parameter's elements lie."""
-        view = view_of(parameter) if is_tensor(parameter) else None
-        if view is not None and view.elements:
-            held = [one for one in self._by_storage.get(view.storage, ()) if one[0] != name]
-            self._by_storage[view.storage] = [*held, (name, view)]
+        if is_tensor(parameter):
+            self.memory.place(id(parameter), name, parameter)
+            registered = self._known.get(id(parameter))
+            if registered is not None and registered.known.name == name:
+                self._known[id(parameter)] = registered._replace(memory=identity_of(parameter))
 
     def known(self, parameter: Any) -> KnownParameter | None:
         """What was registered for this very object."""
-        held, known = self._known.get(id(parameter), (None, None))
-        return known if held is not None and held() is parameter else None
-
-    def holding(self, view: View) -> tuple[str, View] | None:
-        """The registered parameter in whose memory `view` begins."""
-        held = self._by_storage.get(view.storage, ())
-        for name, base in held:
-            if len(held) == 1 or base.offset <= view.offset < base.offset + base.elements:
-                return name, base
-        return None
-
-    def forget(self) -> None:
-        """The load is over: memory may be used for other things from here on."""
-        self._by_storage.clear()
+        registered = self._known.get(id(parameter))
+        if registered is None:
+            return None
+        if registered.own is not None:
+            return registered.known if registered.own() is parameter else None
+        held = getattr(parameter, "__dict__", {})
+        proxy = held.get("weight_loader", held.get("_weight_loader"))
+        is_carried = proxy is not None and proxy is registered.proxy
+        is_same = is_carried or identity_of(parameter) == registered.memory != 0
+        return registered.known if is_same else None
 
 
 def describe_loader(loader: Any) -> tuple[str, str]:

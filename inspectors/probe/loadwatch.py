@@ -1,90 +1,89 @@
-"""Watches the operations inside one loader call: cuts of the checkpoint tensor and writes of parameters."""
+"""Watches the operations inside one loader call: which elements of parameters they write, and from where."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
-from inspectors.probe.dispatch import only_writes, schema_name, written_arguments
-from inspectors.probe.events import WeightWritten
-from inspectors.probe.lineage import Box, Buffer, Piece, View, box_of, single_steps
+from inspectors.probe.body import Body
+from inspectors.probe.boxes import place_of
+from inspectors.probe.dispatch import schema_name, written_arguments
+from inspectors.probe.events import WeightWritten, WriteSuspected
+from inspectors.probe.fingerprints import Fingerprint, Trust
+from inspectors.probe.lineage import MADE_BEFORE, UNINITIALIZED, UNKNOWN, Buffer, Held, Memory, Recent, Root
+from inspectors.probe.moves import Move, TooFineError, meet
 from inspectors.probe.names import Yielded
-from inspectors.probe.splits import Cut, cuts, is_cut
-from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, storage_of
+from inspectors.probe.operators import MAKERS, METADATA, WRITERS, Reader, Step
+from inspectors.probe.places import TooManyPlacesError, UnreadableError
+from inspectors.probe.splits import Cut, is_cut
+from inspectors.probe.splitwatch import SplitWatch, tensors_in
+from inspectors.probe.tensors import is_tensor
+from inspectors.probe.views import View, copied, identity_of, view_of
+from inspectors.probe.writes import placed, written
 
-MAX_BOXES_A_WRITE = 256
-_COPIES = {"aten::clone", "aten::_to_copy", "aten::contiguous", "aten::lift_fresh_copy", "aten::alias_copy"}
-_FRESH = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
-_CONSTANTS = {
-    "aten::zeros", "aten::ones", "aten::full", "aten::zeros_like", "aten::ones_like", "aten::full_like",
-    "aten::new_zeros", "aten::new_ones", "aten::new_full", "aten::scalar_tensor", "aten::arange",
-}  # fmt: skip
-_FILLS = {"aten::fill_", "aten::zero_"}
-_MADE_BEFORE = "made before the call"
-_PLACED = ("index", "scatter", "masked", "put", "set_", "resize")
+MAX_CHAIN = 4
+_PLACED = ("index", "scatter", "masked", "put", "diagonal", "copy_")
+"""Words in the names of operators that leave some elements of what they write to as they are."""
+_REBOUND = "data ="
+_FOREACH_COPY = "aten::_foreach_copy_"
 
-FindParameter = Callable[[View], "tuple[str, View] | None"]
-
-
-def view_of(tensor: Any) -> View | None:
-    """The strided view of a tensor; None for one without storage (sparse, meta)."""
-    storage = storage_of(tensor)
-    if not storage:
-        return None
-    return View(
-        storage, tensor.storage_offset(), shape_of(tensor), tensor.stride(), tensor.element_size(), dtype_name(tensor)
-    )
-
-
-class SplitWatch:
-    """Level `calls`: notices cuts of the loaded tensor, its views and its copies."""
-
-    def __init__(self, tensor: Any, on_cut: Callable[[Cut], None]) -> None:
-        self._on_cut = on_cut
-        self._lineage = {storage_of(tensor)} - {0}
-
-    @staticmethod
-    def concerns(func: Any) -> bool:
-        """Whether `saw` has anything to note about calls of this operator: cuts, and what makes new memory."""
-        return is_cut(func) or (not func.is_view and not only_writes(func))
-
-    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """One operation ran."""
-        is_of_lineage = bool(args) and self._is_of_lineage(args[0])
-        if not func.is_view:
-            made = {storage_of(one) for one in _tensors(out)} - {0}
-            self._lineage = self._lineage | made if is_of_lineage else self._lineage - made  # memory is used again
-        if is_of_lineage:
-            for cut in cuts(func, args, kwargs, out):
-                self._on_cut(cut)
-
-    def _is_of_lineage(self, value: Any) -> bool:
-        if isinstance(value, (list, tuple)):
-            return any(self._is_of_lineage(one) for one in value)
-        return is_tensor(value) and storage_of(value) in self._lineage
+Facts = dict[str, Any]
+_cache: dict[tuple[Any, ...], list[Facts]] = {}
+MAX_CACHED = 8192
 
 
 class Ledger(SplitWatch):
-    """Level `ledger`: also says for every write into a parameter which box was filled and from where."""
+    """Level `ledger`: also says for every write into a parameter which box was filled and from where.
+
+    `noted` is the tensor that the call is about. Events go to `on_write`; `look_again` is called before a write is
+    attributed, so that parameters which were given other memory are found in it.
+    """
 
     def __init__(
         self,
         tensor: Any,
         noted: Yielded | None,
         on_cut: Callable[[Cut], None],
-        on_write: Callable[[WeightWritten], None],
-        find_parameter: FindParameter,
+        on_write: Callable[[Body], None],
+        memory: Memory,
         look_again: Callable[[], None] = lambda: None,
+        parameter: Any = None,
     ) -> None:
         super().__init__(tensor, on_cut)
-        self._on_write, self._find_parameter = on_write, find_parameter
-        self._look_again = look_again
-        self._buffers: dict[int, Buffer] = {}
-        given = view_of(tensor)
-        self._root, self._root_note = _root(given, noted)
-        if given is not None:
-            self._buffers[given.storage] = Buffer(given, is_root=True)
+        self._emit, self._memory, self._look_again = on_write, memory, look_again
+        self._parameter, self._home = parameter, identity_of(parameter)
+        self._name = noted.name if noted is not None else ""
+        self._root = self._find_root(tensor, noted)
+        self.written: set[str] = set()
+        self.is_handed_on = False
+        self._guarded: tuple[Trust, str, str, Fingerprint | None] | None = None
+
+    def guard(self, trust: Trust, loader: str, name: str) -> None:
+        """The call of `loader` for the parameter `name` begins: its memory is not to change unseen."""
+        if self._parameter is not None:
+            self._guarded = trust, loader, name, trust.before(loader, self._parameter)
+
+    def ended(self) -> None:
+        """The call is over: suspect what changed unseen."""
+        if self._guarded is None or self.is_handed_on:
+            return
+        trust, loader, name, before = self._guarded
+        found = trust.after(loader, name, self._parameter, before, has_written=bool(self.written))
+        for suspected, reason in found:
+            self._emit(WriteSuspected(suspected, "", reason))
+
+    def _find_root(self, tensor: Any, noted: Yielded | None) -> Root | None:
+        root = self._memory.root_read_last(tensor)
+        if root is not None:
+            return root
+        view, memory = view_of(tensor), self._memory
+        if view is None:
+            return None
+        with memory.lock:
+            buffer = memory.known(view)
+            if buffer is None:
+                return memory.read(self._name, tensor, is_exact=noted is None)
+            return buffer.root_of(view)
 
     @staticmethod
     def concerns(func: Any) -> bool:
@@ -93,166 +92,266 @@ class Ledger(SplitWatch):
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """One operation ran."""
-        super().saw(func, args, kwargs, out)
+        kind = _kinds.get(func) or _kinds.setdefault(func, _Kind(func))
+        if kind.is_copy and self._copied(args):
+            return
+        if not kind.writes:
+            super().saw(func, args, kwargs, out)
         if func.is_view:
             return
-        written = written_arguments(func, args, kwargs)
-        if written:
-            self._saw_writing(schema_name(func), written, args, kwargs)
-        else:
-            self._saw_making(schema_name(func), args, kwargs, out)
+        with self._memory.lock:
+            if kind.writes:
+                self._saw_writing(kind, args, kwargs)
+            else:
+                self._saw_making(kind, args, kwargs, out)
+
+    def raised(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """One operation raised: what it was to write to may hold a part of it."""
+        kind = _kinds.get(func) or _kinds.setdefault(func, _Kind(func))
+        if not kind.writes or kind.name in METADATA:
+            return
+        with self._memory.lock:
+            touched: dict[str, None] = {}
+            for tensor in written_arguments(func, args, kwargs):
+                target = view_of(tensor) if is_tensor(tensor) else None
+                if target is not None:
+                    self._memory.buffer(tensor, target).put([target.as_move().opaque(UNKNOWN)])
+                    held = self._memory.holding(target)
+                    touched.update({held.name: None} if held is not None else {})
+            for name in touched:
+                self._emit(WriteSuspected(name, kind.name, "an operator raised, and may have written a part"))
 
     def rebound(self, name: str, tensor: Any) -> None:
         """`parameter.data = x`: the parameter now is other memory, as a whole; fresh memory holds nothing yet."""
-        view = view_of(tensor)
-        buffer = self._buffers.get(view.storage) if view is not None else None
-        if view is not None and (buffer is None or buffer.is_root or buffer.pieces):
-            self._write(name, view, view, self._shown(view), "data =")
-
-    def _saw_writing(self, op: str, written: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        sources: list[Any] = [None] * len(written)
-        if op == "aten::copy_":
-            sources = [args[1] if len(args) > 1 else kwargs.get("src")]
-        elif op == "aten::_foreach_copy_":
-            sources = list(args[1] if len(args) > 1 else kwargs.get("src", ()))
-        elif op == "aten::fill_" and len(args) > 1 and is_tensor(args[1]):
-            sources = [args[1]]
-        for tensor, source in zip(written, sources, strict=False):
-            target = view_of(tensor) if is_tensor(tensor) else None
-            if target is None or not target.elements:
-                continue
-            pieces = self._pieces(op, target, source)
-            self._look_again()
-            found = self._find_parameter(target)
-            if found is None:
-                self._fill_buffer(target, pieces)
-            elif pieces is None:
-                self._on_write(_unknown(found[0], target, found[1], op))
-            else:
-                self._write(found[0], found[1], target, pieces, op)
-
-    def _pieces(self, op: str, target: View, source: Any) -> list[Piece] | None:
-        whole = (0,) * len(target.sizes)
-        if op in _FILLS and source is None:
-            return [Piece(whole, target.sizes, None, ("constant",))]
-        view = view_of(source) if is_tensor(source) else None
+        view, before = view_of(tensor), self._memory.buffers.get(self._home)
+        self._home = identity_of(self._parameter)
         if view is None:
+            return
+        with self._memory.lock:
+            moves = self._memory.traced(view.as_move(), view.storage)
+            known = [move for move in moves if UNINITIALIZED not in move.notes]
+            self._write(Held(name, view, -1), view, known, _REBOUND)
+            if len(known) < len(moves) and before is not None and (before.pieces or before.recent):
+                self._emit(WriteSuspected(name, _REBOUND, "it was given other memory, without what it held before"))
+
+    # --- the common case: one view of the checkpoint tensor is copied into one of the parameter
+
+    def _copied(self, args: tuple[Any, ...]) -> bool:
+        """Write down a copy whose like was seen before, by its geometry alone; False if it was not."""
+        if len(args) < 2 or self._root is None:
+            return False
+        target, source = args[0], args[1]
+        root, memory = self._root, self._memory
+        storage = target.untyped_storage()._cdata  # noqa: SLF001
+        held = memory.parameters.get(storage)
+        if held is None or len(held) > 1 or (storage != self._home and not self._is_at_home()):
+            return False
+        buffer = memory.buffers[root.view.storage]
+        if source.untyped_storage()._cdata != root.view.storage or buffer.pieces:  # noqa: SLF001
+            return False
+        one = held[0]
+        at, base = source.storage_offset() * source.element_size() - root.begin, one.view
+        key = (
+            one.number, root.number, target.storage_offset() * target.element_size() - base.offset, target.size(),
+            target.stride(), target.dtype, at, source.size(), source.stride(), source.dtype,
+        )  # fmt: skip
+        known = _cache.get(key)
+        if known is None:
+            return self._copied_first(key, one, root, (target, source))
+        for facts in known:
+            body = object.__new__(WeightWritten)
+            body.__dict__.update(facts, parameter=one.name)
+            if root.origin.name != self._name:
+                body.__dict__["checkpoint_name"] = root.origin.name
+            self._emit(body)
+        memory.buffers[storage].put_copy(Recent(root, (base.offset + key[2], *key[3:6]), (at + root.begin, *key[7:])))
+        self.written.add(one.name)
+        return True
+
+    def _is_at_home(self) -> bool:
+        """Whether the call's parameter still lies where it did."""
+        return self._parameter is None or identity_of(self._parameter) == self._home
+
+    def _copied_first(self, key: tuple[Any, ...], held: Held, root: Root, pair: tuple[Any, Any]) -> bool:
+        target, source = view_of(pair[0]), view_of(pair[1])
+        if target is None or source is None:
+            return False
+        with self._memory.lock:
+            buffer = self._memory.buffers[root.view.storage]
+            if buffer.root_of(source) is not root:
+                return False
+            moves = buffer.traced(copied(target, source))
+        if len(_cache) > MAX_CACHED:
+            _cache.clear()
+        found = [written("", held.view, move, "aten::copy_") for move in moves if move.elements]
+        _cache[key] = [{**vars(body), "checkpoint_name": ""} for bodies in found for body in bodies]
+        return self._copied(pair)
+
+    # --- everything else
+
+    def _saw_writing(self, kind: _Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if kind.name in METADATA:
+            return
+        targets = [one for one in written_arguments(kind.func, args, kwargs) if is_tensor(one)]
+        values: list[Any] = [None] * len(targets)
+        if kind.name == _FOREACH_COPY:
+            values = list(args[1] if len(args) > 1 else kwargs["src"])
+        self._look_again()
+        for tensor, value in zip(targets, values, strict=True):
+            target = view_of(tensor)
+            if target is None:
+                continue
+            given = (tensor, value) if value is not None else args
+            buffer = self._memory.buffer(tensor, target)
+            moves = self._moves(kind, target, given, kwargs)
+            held = self._memory.holding(target)
+            self._memory.touch(buffer)
+            if held is not None:
+                self._write(held, target, moves, kind.name, kind)
+            buffer.put(moves if isinstance(moves, list) else [target.as_move().opaque(UNKNOWN)])
+            buffer.operation = kind.name
+
+    def _moves(
+        self, kind: _Kind, target: View, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Move] | TooManyPlacesError | None:
+        """What a writing operator put into `target`; None where that is not known, and not even where."""
+        try:
+            steps = list(kind.reader(target, args, kwargs)) if kind.reader is not None else None
+        except TooManyPlacesError as error:
+            return error
+        except UnreadableError:
             return None
-        cast = () if view.dtype == target.dtype else (f"cast {view.dtype} to {target.dtype}",)
-        shown = self._shown(view.expanded(target.sizes))
-        return [replace(piece, notes=(*piece.notes, *cast)) for piece in shown]
+        if steps is not None and any(_reads_itself(step, target) for step in steps):
+            return None
+        if steps is None:
+            if not kind.is_pointwise:
+                return None
+            own = self._memory.known(target)
+            said = self._computed(kind.name, (args, kwargs), own)
+            return [target.as_move().opaque(said)]
+        return self._traced(target, steps)
 
-    def _shown(self, view: View) -> list[Piece]:
-        buffer = self._buffers.get(view.storage)
-        if buffer is None:
-            return [Piece((0,) * len(view.sizes), view.sizes, None, ("unknown",))]
-        return buffer.shown(view)
-
-    def _fill_buffer(self, target: View, pieces: list[Piece] | None) -> None:
-        buffer = self._buffers.get(target.storage)
-        if buffer is None or buffer.is_root:
-            return
-        box = box_of(target, buffer.layout)
-        is_aligned = box is not None and len(target.sizes) == len(buffer.layout.sizes)
-        if box is None or pieces is None or not is_aligned or list(box.order) != sorted(box.order):
-            buffer.pieces = [Piece((0,) * len(buffer.layout.sizes), buffer.layout.sizes, None, ("unknown",))]
-            return
-        for piece in pieces:
-            start = tuple(a + b for a, b in zip(box.start, piece.start, strict=True))
-            buffer.pieces.append(replace(piece, start=start))
-
-    def _saw_making(self, op: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        for one in _tensors(out):
-            view = view_of(one)
-            if view is not None:
-                self._buffers[view.storage] = Buffer(view, pieces=list(self._made(op, view, args, kwargs)))
-
-    def _made(self, op: str, view: View, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Piece]:
-        whole = (0,) * len(view.sizes)
-        if op in _COPIES and is_tensor(args[0]):
-            yield from self._pieces("aten::copy_", view, args[0]) or ()
-        elif op in {"aten::cat", "aten::stack"}:
-            yield from self._joined(op, view, args, kwargs)
-        elif op in _CONSTANTS:
-            yield Piece(whole, view.sizes, None, ("constant",))
-        elif op not in _FRESH:
-            is_lineage = any(self._is_of_lineage(one) for one in (*args, *kwargs.values()))
-            yield Piece(whole, view.sizes, None, (f"computed by {op}" if is_lineage else "unknown",))
-
-    def _joined(self, op: str, view: View, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Piece]:
-        dim = int(args[1] if len(args) > 1 else kwargs.get("dim", 0)) % max(1, len(view.sizes))
-        at = 0
-        for tensor in args[0]:
-            part = view_of(tensor)
-            if part is None or not part.elements:
+    def _traced(self, target: View, steps: list[Step]) -> list[Move]:
+        moves: list[Move] = []
+        into = self._memory.known(target)
+        for step in steps:
+            if step.source is None:
+                moves.append(step.target.as_move().opaque(step.note))
                 continue
-            length = 1 if op == "aten::stack" else part.sizes[dim]
-            if op == "aten::stack":
-                sizes, strides = list(part.sizes), list(part.strides)
-                sizes.insert(dim, 1)
-                strides.insert(dim, 0)
-                part = replace(part, sizes=tuple(sizes), strides=tuple(strides))
-            for piece in self._shown(part):
-                start = tuple(s + at if d == dim else s for d, s in enumerate(piece.start))
-                yield replace(piece, start=start)
-            at += length
+            moves += self._memory.traced(copied(step.target, step.source), step.source.storage)
+            come = self._memory.known(step.source)
+            if into is not None and come is not None and come is not into:
+                into.names = tuple(dict.fromkeys((*into.names, *self._memory.names_in(step.source))))
+                into.chain = tuple(dict.fromkeys((*into.chain, *come.chain)))[-MAX_CHAIN:]
+        return [move for move in moves if move.elements]
 
-    def _write(self, name: str, base: View, target: View, pieces: list[Piece], op: str) -> None:
-        for piece in pieces:
-            part = target.part(piece.start, piece.length)
-            box, found = box_of(part, base), self._source_box(piece.source)
-            if box is not None and (found is not None or piece.source is None):
-                self._on_write(self._written(name, part, box, found, piece, op))
-                continue
-            for view, source in single_steps(part, piece.source, MAX_BOXES_A_WRITE):
-                written = self._written(name, view, box_of(view, base), self._source_box(source), piece, op)
-                self._on_write(written)
+    def _computed(self, op: str, given: Any, into: Buffer | None) -> str:
+        """Note in a buffer what it was computed from and how, and say so; unknown if from nothing that is known."""
+        names: dict[str, None] = dict.fromkeys(into.names if into is not None else ())
+        chain: dict[str, None] = dict.fromkeys(into.chain if into is not None else ())
+        for tensor in tensors_in(given):
+            view = view_of(tensor)
+            buffer = self._memory.known(view) if view is not None else None
+            if view is not None and buffer is not None:
+                names.update(dict.fromkeys(self._memory.names_in(view)))
+                chain.update(dict.fromkeys(buffer.chain))
+        chain.pop(op, None)
+        chain[op] = None
+        if into is not None:
+            into.names, into.chain = tuple(names), tuple(chain)[-MAX_CHAIN:]
+        return f"computed by {', '.join(list(chain)[-MAX_CHAIN:])}" if names else UNKNOWN
 
-    def _source_box(self, source: View | None) -> Box | None:
-        return box_of(source, self._root) if source is not None and self._root is not None else None
+    def _saw_making(self, kind: _Kind, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        made = tensors_in(out)
+        if not made:
+            return
+        given = {identity_of(one) for one in tensors_in((args, kwargs))}
+        for tensor in made:
+            view = view_of(tensor)
+            if view is None or view.storage in given:
+                continue  # a view under another name
+            buffer = self._memory.made(tensor, view, kind.name)
+            try:
+                steps = list(kind.reader(view, args, kwargs)) if kind.reader is not None else None
+            except UnreadableError:
+                steps = None
+            if steps is None:
+                buffer.put([view.as_move().opaque(self._computed(kind.name, (args, kwargs), buffer))])
+            else:
+                buffer.put(self._traced(view, steps))
 
-    def _written(
-        self, name: str, target: View, box: Box | None, found: Box | None, piece: Piece, op: str
-    ) -> WeightWritten:
-        if box is None:
-            return WeightWritten(parameter=name, elements=target.elements, source="unknown", operation=op)
-        notes = piece.notes if piece.source is None else (*self._root_note, *piece.notes)
-        if found is None or self._root_note == (_MADE_BEFORE,):
-            said = ", ".join(dict.fromkeys(notes)) or "unknown"
-            return WeightWritten(name, box.start, box.length, target.elements, said, (), (), op)
-        marks = list(notes)
-        if found.is_broadcast:
-            marks.append("broadcast")
-        if not found.is_broadcast and found.order != box.order and box.order:
-            marks.append("transposed")
-        said = ", ".join(dict.fromkeys(marks))
-        return WeightWritten(name, box.start, box.length, target.elements, said, found.start, found.length, op)
+    def _write(
+        self,
+        held: Held,
+        target: View,
+        moves: list[Move] | TooManyPlacesError | None,
+        op: str,
+        kind: _Kind | None = None,
+    ) -> None:
+        self.written.add(held.name)
+        if isinstance(moves, list):
+            for move in moves:
+                for body in written(held.name, held.view, move, op):
+                    if move.origin is not None and move.origin.name != self._name:
+                        body.__dict__["checkpoint_name"] = move.origin.name
+                    self._emit(body)
+            return
+        if isinstance(moves, TooManyPlacesError):
+            self._emit(placed(held.name, held.view, moves, op))
+            return
+        box = place_of(target, held.view) if not any(word in op for word in _PLACED) else None
+        start, length = box if box is not None else ((), ())
+        self._emit(WeightWritten(held.name, start, length, target.as_move().elements, UNKNOWN, (), (), op))
+        if kind is not None and not kind.name.startswith("aten::"):
+            reason = "an operator that the ledger does not know was given the memory to write to"
+            self._emit(WriteSuspected(held.name, op, reason))
 
 
-def _root(given: View | None, noted: Yielded | None) -> tuple[View | None, tuple[str, ...]]:
-    """The tensor that source boxes are boxes of, and what was done to the checkpoint tensor before the call."""
-    if given is None or noted is None:
-        return given, ()
-    if noted.is_rearranged:
-        return given, (_MADE_BEFORE,)
-    if noted.storage == given.storage:
-        sizes, strides = noted.sizes, noted.strides
-        return View(noted.storage, noted.offset, sizes, strides, noted.item_bytes, noted.dtype), ()
-    if noted.sizes != given.sizes:
-        return given, (_MADE_BEFORE,)
-    return given, (f"cast {noted.dtype} to {given.dtype}",) if noted.dtype != given.dtype else ()
+def _reads_itself(step: Step, target: View) -> bool:
+    """Whether an operator reads elements that it writes, at other places: then the order of its steps decides."""
+    source = step.source
+    if source is None or source.storage != target.storage or source == step.target:
+        return False
+    try:
+        return bool(meet(source.as_move(), target.as_move())[0])
+    except TooFineError:
+        return True
 
 
-def _unknown(name: str, target: View, base: View, op: str) -> WeightWritten:
-    """A write that is not understood: its place is given only when the operator writes all of the view."""
-    is_placed = any(word in op for word in _PLACED)
-    box = box_of(target, base) if not is_placed else None
-    if box is None:
-        return WeightWritten(parameter=name, elements=target.elements, source="unknown", operation=op)
-    return WeightWritten(name, box.start, box.length, target.elements, "unknown", (), (), op)
+class _Kind:
+    """What is known of an operator, looked up once."""
+
+    def __init__(self, func: Any) -> None:
+        self.func, self.name = func, schema_name(func)
+        arguments = func._schema.arguments  # noqa: SLF001 - the public way to an operator's schema
+        self.writes = not func.is_view and any(a.alias_info is not None and a.alias_info.is_write for a in arguments)
+        self.is_copy = self.name == "aten::copy_"
+        is_out = self.writes and any(a.is_out for a in arguments)
+        self.reader: Reader | None = (MAKERS if is_out or not self.writes else WRITERS).get(self.name)
+        if self.name == _FOREACH_COPY:
+            self.reader = WRITERS["aten::copy_"]
+        elif self.name == "aten::_foreach_zero_":
+            self.reader = WRITERS["aten::zero_"]
+        is_whole = not any(word in self.name for word in _PLACED)
+        self.is_pointwise = self.name.startswith("aten::") and is_whole and (is_out or self.name.endswith("_"))
 
 
-def _tensors(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple)):
-        return [one for one in value if is_tensor(one)]
-    return [value] if is_tensor(value) else []
+_kinds: dict[Any, _Kind] = {}
+
+
+def note_taken(memory: Memory, made: Any, source: Any, dim: int, order: Any) -> None:
+    """Outside of a call an engine took the rows (or what lies along `dim`) `order` of `source`, one after the other."""
+    view = view_of(made)
+    if view is None:
+        return
+    with memory.lock:
+        buffer = memory.made(made, view, "aten::index_select")
+        try:
+            steps = list(MAKERS["aten::index_select"](view, (source, dim, order), {}))
+        except UnreadableError:
+            steps = [Step(view, None, MADE_BEFORE)]
+        for step in steps:
+            if step.source is not None and memory.known(step.source) is not None:
+                buffer.put(memory.traced(copied(step.target, step.source), step.source.storage))
+            else:
+                buffer.put([step.target.as_move().opaque(step.note or MADE_BEFORE)])

@@ -102,6 +102,16 @@ class Recorder:
         stack = self._spans.stack
         return stack[-1] if stack else 0
 
+    def adopt(self, seq: int) -> None:
+        """Record what this thread does as inside a span of another thread, until `abandon`."""
+        self._spans.stack.append(seq)
+
+    def abandon(self, seq: int) -> None:
+        """See `adopt`; the span itself goes on."""
+        stack = self._spans.stack
+        if seq in stack:
+            del stack[stack.index(seq) :]
+
     def open_spans(self) -> tuple[int, ...]:
         """The seqs of this thread's open spans, outermost first."""
         return tuple(self._spans.stack)
