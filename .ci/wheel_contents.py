@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGES = {"workbench", "inspectors", "backends", "sessions"}
 PTH = "loadscope.pth"
-SUFFIXES = {".py", ".tcss", ".c", ".h"}  # C is compiled on the machine that runs it
+SUFFIXES = {".py", ".tcss", ".html", ".c", ".h"}  # C is compiled on the machine that runs it
 
 
 def problems(names: list[str], root: Path) -> list[str]:
