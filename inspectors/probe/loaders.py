@@ -144,7 +144,7 @@ class _Registered(NamedTuple):
 
     own: weakref.ref[Any] | None
     memory: int
-    proxy: LoaderProxy | None
+    proxy: weakref.ref[LoaderProxy] | None
     known: KnownParameter
 
 
@@ -167,7 +167,8 @@ class ParameterRegistry:
             proxy = LoaderProxy(loader, traced(self._site, loader, LoaderBinding(loader)))
             _replace_loader(parameter, proxy)
         own = None if is_tensor(parameter) else weakref.ref(parameter)
-        self._known[id(parameter)] = _Registered(own, identity_of(parameter), proxy, known)
+        carried = weakref.ref(proxy) if proxy is not None else None  # a loader holds its layer, a layer the model
+        self._known[id(parameter)] = _Registered(own, identity_of(parameter), carried, known)
         self.note_memory(name, parameter)
         return known
 
@@ -197,7 +198,7 @@ class ParameterRegistry:
             return registered.known if registered.own() is parameter else None
         held = getattr(parameter, "__dict__", {})
         proxy = held.get("weight_loader", held.get("_weight_loader"))
-        is_carried = proxy is not None and proxy is registered.proxy
+        is_carried = proxy is not None and registered.proxy is not None and proxy is registered.proxy()
         is_same = is_carried or identity_of(parameter) == registered.memory != 0
         return registered.known if is_same else None
 
