@@ -15,6 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LEVELS = ("calls", "ledger", "values")
 MARK = "__loadscope__"
@@ -79,14 +83,21 @@ def child(level: str, work: str, model: str) -> None:
     size = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
 
     def loading(is_watched: bool) -> Callable[[], object]:
-        def load() -> object:
+        def load() -> None:
             for one in held:
                 setattr(one.owner, one.name, one.watched if is_watched else one.plain)
-            return loader.load(model)
+            for one in loader.load(model).models:
+                let_go(one)
 
         return load
 
     report(measured(f"{work}, {level}", {"unwatched": loading(False), level: loading(True)}, size, "unwatched"))
+
+
+def let_go(model: nn.Module) -> None:
+    """Free the weights now: modules refer to each other, and Python's collector comes when gigabytes are gone."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.new_empty(0)
 
 
 def run_child(level: str, work: str, model: Path, folder: Path) -> None:

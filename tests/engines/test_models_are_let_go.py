@@ -26,10 +26,10 @@ for _ in range(3):
     model = loaded.models[0]
     with torch.inference_mode():
         model(torch.tensor([1, 2, 3]), torch.arange(3))
-    alive.append(weakref.ref(model))
+    alive += [weakref.ref(module) for module in model.modules()]
     del loaded, model
     gc.collect()
-print([one() is not None for one in alive])
+print(len(alive) > 30, sum(one() is not None for one in alive))
 """
 
 
@@ -55,5 +55,5 @@ def test_a_model_that_the_host_drops_is_gone(tmp_path, model, level):
     command = [sys.executable, "-c", HOST, str(model)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[False, False, False]"
+    assert done.stdout.strip() == "True 0"
     assert list((tmp_path / "streams").glob("*.sqlite")), done.stderr
