@@ -70,6 +70,7 @@ class WeightsInspector:
                 note_taken(self._parameters.memory, made, call.get("source"), call.get("dim", 0), call.get("order"))
         elif shows == "model.loaded":
             self._recorder.point(_model_loaded(call), call.rank)
+            self._calls.finished(_parameters(call.get("model")))
         elif shows == "weights.mapped":
             self._mapped(call)
         elif self in call.kept:

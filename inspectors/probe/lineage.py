@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from inspectors.probe.moves import MAX_BOXES, Move, Origin, Sizes, TooFineError, meet, simple, span
@@ -212,16 +212,23 @@ class Memory:
         found = self.buffers.get(view.storage)
         if found is None:
             if len(self.buffers) > self._cleared_at:
-                self._clear()
+                self.clear()
             found = self.buffers[view.storage] = Buffer(_Pin(tensor), rest)
         return found
 
-    def _clear(self) -> None:
-        for identity, buffer in list(self.buffers.items()):
-            if buffer.pin.is_gone:
-                del self.buffers[identity]
-                self.parameters.pop(identity, None)
-        self._cleared_at = 2 * len(self.buffers) + 512
+    def clear(self) -> None:
+        """Forget what nothing uses any more."""
+        with self.lock:
+            self.forget({identity for identity, buffer in list(self.buffers.items()) if buffer.pin.is_gone})
+            self._cleared_at = 2 * len(self.buffers) + 512
+
+    def forget(self, storages: Collection[int]) -> None:
+        """Nobody will ask again where these storages' bytes came from: a large model's pieces weigh a hundred MB."""
+        with self.lock:
+            for storage in storages:
+                self.buffers.pop(storage, None)
+                self.parameters.pop(storage, None)
+            self._places = {owner: place for owner, place in self._places.items() if place[0] not in storages}
 
     def touch(self, buffer: Buffer) -> None:
         """Note that a buffer's bytes changed: `sequence` grows over all buffers."""
