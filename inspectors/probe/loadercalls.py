@@ -90,14 +90,13 @@ class LoaderCalls:
 
     def begin(self) -> None:
         """A model's `load_weights` begins: what its loaders hand to other threads is followed there."""
+        self._parameters.memory.clear()
         if self._has_ledger:
-            self._parameters.memory.clear()
             self._followed.begin()
 
     def finished(self, parameters: Iterable[tuple[str, Any]]) -> None:
         """A model is ready: where its elements came from has been told."""
-        if self._has_ledger:
-            self._parameters.memory.forget({identity_of(parameter) for _, parameter in parameters})
+        self._parameters.memory.forget({identity_of(parameter) for _, parameter in parameters})
 
     def end(self, parameters: Iterable[tuple[str, Any]], rank: int) -> None:
         """See `begin`; parameters that were given other memory outside of their loaders' calls are told now."""
