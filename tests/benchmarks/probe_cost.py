@@ -1,7 +1,7 @@
 """What watching a load costs, as whole-load ratios to the same load unwatched.
 
-`python tests/benchmarks/probe_cost.py [--level calls|ledger|values] [--json]`. The wrappers that the probe has set are
-taken out and put back between two loads of one process, so that both kinds alternate there.
+`python tests/benchmarks/probe_cost.py [--level calls|ledger|values] [--size 1|8] [--json]`: tensors of 1 MB or 8 KB. The
+wrappers that the probe has set are taken out and put back between two loads of one process, so that both alternate there.
 """
 
 from __future__ import annotations
@@ -124,7 +124,10 @@ def main() -> None:
     levels = (sys.argv[sys.argv.index("--level") + 1],) if "--level" in sys.argv else LEVELS
     describe_machine()
     with tempfile.TemporaryDirectory() as folder:
+        size = sys.argv[sys.argv.index("--size") + 1] if "--size" in sys.argv else ""
         for number, (work, config) in enumerate(LOADS.items()):
+            if f"of {size}" not in work:
+                continue
             model = Path(folder) / f"model{number}"
             write_checkpoint(model, config, seed=0, max_file_bytes=1 << 30)
             for level in levels:
