@@ -1,7 +1,7 @@
 """What watching a load costs, as whole-load ratios to the same load unwatched.
 
-`python tests/benchmarks/probe_cost.py [--level calls|ledger|values] [--size 1|8] [--json]`: tensors of 1 MB or 8 KB. The
-wrappers that the probe has set are taken out and put back between two loads of one process, so that both alternate there.
+`python tests/benchmarks/probe_cost.py [--level calls|ledger|values] [--size 1|8] [--json]`: tensors of 1 MB or 8 KB.
+The wrappers that the probe has set are taken out and put back between two loads of one process: both kinds alternate.
 """
 
 from __future__ import annotations
