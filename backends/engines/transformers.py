@@ -186,4 +186,5 @@ ENGINE = Engine(
     rank=f"{__name__}:tp_rank",
     tracepoints=_TRACEPOINTS,
     command=command,
+    unwinding=(f"{_LOADING}.SkipParameters",),  # what failed in a conversion was raised before it
 )
