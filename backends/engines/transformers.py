@@ -186,5 +186,7 @@ ENGINE = Engine(
     rank=f"{__name__}:tp_rank",
     tracepoints=_TRACEPOINTS,
     command=command,
+    takes_dtype=True,
+    is_library=True,
     unwinding=(f"{_LOADING}.SkipParameters",),  # what failed in a conversion was raised before it
 )

@@ -253,6 +253,7 @@ def test_the_ledger_rebuilds_every_parameter_from_the_files(loads, name):
         for view in views:
             assert (view.coverage.never_written, view.coverage.written_twice) == (0, 0), view.name
             assert sum(write.elements for write in view.writes) == view.elements, view.name
+            assert {write.position for write in view.writes} == {view.calls[-1]}, view.name
             computed = {write.source for write in view.writes if write.source_offset < 0}
             is_quantized = any(t.dtype == torch.float8_e4m3fn for t in map(on_disk.get, used(view)))
             assert bool(computed) == is_quantized, (view.name, computed)
@@ -342,3 +343,28 @@ def test_a_shape_that_does_not_fit_gives_the_failing_call(tmp_path, loads):
     assert (call.body.tensor_shape, call.body.parameter_shape) == ((3, 256), (512, 256))
     assert call.ref in first["remedy"]
     session.close()
+
+
+def test_the_native_stack_is_compared_with_it_as_the_reference(tmp_path, loads):
+    model = str(loads.folders["Qwen3MoeForCausalLM"])
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "compare", model, model, "--reference-engine", "transformers", "--dtype", "float32",
+         "--candidate-tp", "2", "--json", "-o", str(tmp_path / "comparison")],
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=environment(None),
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["findings"]) == (0, []), done.stderr
+    assert len(told["outputs"]) > 40
+    assert all(one["is_exact"] or one["sqnr_db"] > 90 for one in told["outputs"])
+    assert {one["name"] for one in told["unpaired"] if one["side"] == "both"} == {"model.rotary_emb"}
+
+
+def test_an_engine_that_is_built_on_it_is_asked_for_the_rank_first(tmp_path, monkeypatch):
+    from backends.native.parallel import groups
+    from inspectors.probe.agent import Probe
+    from inspectors.probe.settings import Settings
+
+    monkeypatch.setattr(groups, "tp_rank", lambda: 3)
+    alone = Probe(Settings(tmp_path, engines=("backends.engines.transformers",)))
+    both = Probe(Settings(tmp_path, engines=("backends.engines.transformers", "backends.engines.native")))
+    assert (alone.rank(), both.rank()) == (0, 3)
