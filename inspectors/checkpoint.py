@@ -58,8 +58,7 @@ class CheckpointInspector:
             folder = str(call.get("folder", "") or "")  # known only now where the path was a name to download
             if folder and folder not in self._listed:
                 self._list(call, folder)
-        if call.tracepoint.shows == "tensor.read":
-            tensor = call.get("tensor")
+        if call.tracepoint.shows == "tensor.read" and (tensor := call.get("tensor")) is not None:
             body = TensorRead(
                 checkpoint_name=str(call.get("name", "")),
                 dtype=dtype_name(tensor),

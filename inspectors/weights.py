@@ -45,6 +45,8 @@ class WeightsInspector:
             "weights.mapped": self._mapping,
             "loader.called": self._calls.entered,
             "weights.processed": self._processing,
+            "tensor.converted": self._converting,
+            "model.loaded": _explained,
         }
 
     def enter(self, call: Call) -> None:
@@ -59,10 +61,9 @@ class WeightsInspector:
         if shows == "loader.called":
             self._calls.left(call, "returned")
         elif shows == "tensor.read":
-            name, tensor = str(call.get("name", "")), call.get("tensor")
-            self._names.note(name, tensor)
-            if self._has_ledger and is_tensor(tensor):
-                self._parameters.memory.read(name, tensor)
+            self._read(call)
+        elif shows == "tensor.converted":
+            self._calls.converted(call.get("made") or ())
         elif shows == "tensor.rearranged":
             made = call.get("tensor")
             self._names.note_rearranged(made)
@@ -85,11 +86,25 @@ class WeightsInspector:
         elif call.tracepoint.shows == "model.loaded":
             if call.get("model") is not None:  # an engine that refuses an incomplete model
                 self._recorder.point(_model_loaded(call), call.rank)
+        elif call.tracepoint.shows == "tensor.converted":
+            self._calls.converted(())
         elif call.tracepoint.shows == "weights.mapped":
             self._mapped(call)
         elif self in call.kept:
             self._repacks.left(call)
             self._recorder.end(call.kept[self])
+
+    def _read(self, call: Call) -> None:
+        tensor = call.get("tensor")
+        if tensor is None:
+            return  # nothing of it is this rank's
+        name = str(call.get("name", ""))
+        self._names.note(name, tensor)
+        if self._has_ledger and is_tensor(tensor):
+            self._parameters.memory.read(name, tensor)
+
+    def _converting(self, call: Call) -> None:
+        self._calls.converting(call.get("sources") or ())
 
     # --- creation and processing
 
@@ -156,6 +171,16 @@ def _model_loaded(call: Call) -> ModelLoaded:
     filled, used = (tuple(str(name) for name in call.get(key) or ()) for key in ("never_filled", "never_used"))
     has_report = "never_filled" in call.tracepoint.arguments
     return ModelLoaded(parameters=count, never_filled=filled, never_used=used, has_report=has_report)
+
+
+def _explained(call: Call) -> None:
+    """Should the model be refused: the first parameter because of which, where the engine says one."""
+
+    def refused() -> dict[str, str]:
+        parameter = next((str(name) for name in call.get("refused") or ()), "")
+        return {"module": parameter.rpartition(".")[0], "parameter": parameter} if parameter else {}
+
+    call.explain_by(refused)
 
 
 INSPECTOR = WeightsInspector()

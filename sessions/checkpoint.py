@@ -11,7 +11,7 @@ import numpy as np
 from inspectors.probe.events import TensorListed
 from sessions.coverage import Box, Numbers, elements, grid
 from sessions.dtypes import item_bits, spelled
-from sessions.ledger import Write, ledger
+from sessions.ledger import Write, ledger, names_in
 from sessions.maps import boxes_of_range, map_of
 from sessions.session import Session
 from sessions.stored import Stored, stored
@@ -87,7 +87,8 @@ def _writes_by_tensor(session: Session) -> dict[str, list[tuple[int, str, Write]
     out: dict[str, list[tuple[int, str, Write]]] = defaultdict(list)
     for (rank, parameter), made in ledger(session).writes.items():
         for write in made:
-            out[write.checkpoint_name].append((rank, parameter, write))
+            for name in names_in(write.checkpoint_name):
+                out[name].append((rank, parameter, write))
     return out
 
 
@@ -102,8 +103,9 @@ def _consumption(session: Session) -> tuple[Consumption, ...]:
     users: dict[str, dict[str, None]] = defaultdict(dict)
     for (_, parameter), made in known.calls.items():
         for call in made:
-            calls[call.checkpoint_name] += 1
-            users[call.checkpoint_name][parameter] = None
+            for name in names_in(call.checkpoint_name):
+                calls[name] += 1
+                users[name][parameter] = None
     writes = writes_by_tensor(session)
     read = {row[6]: row for row in session.rows("tensor.read", ("checkpoint_name", "dtype", "shape", "size_bytes"))}
     places = tensors(session)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sessions.checkpoint import header
 from sessions.dtypes import is_plain, spelled
 from sessions.kernels import ChosenKernel, chosen_kernels
-from sessions.ledger import ledger
+from sessions.ledger import ledger, names_in
 from sessions.modules import FUSED, HeaderTensor, Names
 from sessions.parameters import parameters
 from sessions.session import Row, Session
@@ -184,7 +184,7 @@ def _used_by_module(session: Session) -> Mapping[str, set[str]]:
     names = built_names(session)
     for (_, parameter), calls in ledger(session).calls.items():
         module = parameter.rpartition(".")[0]
-        out[names.get(module, module)].update(call.checkpoint_name for call in calls)
+        out[names.get(module, module)].update(n for call in calls for n in names_in(call.checkpoint_name))
     return out
 
 

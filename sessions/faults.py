@@ -10,7 +10,7 @@ import numpy as np
 
 from sessions.checkpoint import header
 from sessions.coverage import Box, Numbers, elements, grid, marked, overlap
-from sessions.ledger import Suspicion, Write, ledger
+from sessions.ledger import Suspicion, Write, ledger, names_in
 from sessions.misplaced import Misplaced, misplaced
 from sessions.modules import FUSED
 from sessions.parameters import ParameterView
@@ -101,7 +101,8 @@ def faults(
 
 
 def _used(session: Session) -> set[str]:
-    return {call.checkpoint_name for made in ledger(session).calls.values() for call in made}
+    calls = (call for made in ledger(session).calls.values() for call in made)
+    return {name for call in calls for name in names_in(call.checkpoint_name)}
 
 
 def _of(

@@ -88,6 +88,11 @@ def ledger(session: Session) -> Ledger:
     return session.kept("ledger", lambda: _read(session))
 
 
+def names_in(checkpoint_name: str) -> tuple[str, ...]:
+    """The checkpoint tensors that a call or a write names: several where the engine made one tensor of them before."""
+    return tuple(checkpoint_name.split(", "))
+
+
 _CALL = ("parameter", "checkpoint_name", "shard_id", "expert_id", "loader", "where", "outcome")
 _WRITE = (
     "parameter", "start", "length", "elements", "source_start", "source_length", "source", "operation",

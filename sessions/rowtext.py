@@ -31,6 +31,8 @@ _AXES = {0: "rows", 1: "columns"}
 
 def name_of(body: Body) -> str:
     """The full name of what an event is about."""
+    if isinstance(body, LoaderCalled) and ", " in body.checkpoint_name:
+        return body.parameter  # made of several tensors
     for field in ("checkpoint_name", "parameter", "module", "name", "model_class"):
         value = getattr(body, field, "")
         if value:

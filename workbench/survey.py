@@ -77,7 +77,9 @@ def _resolved(point: Tracepoint, sources: _Sources, version: str) -> Resolution:
             found += [(path, method, method.lineno) for method in _methods(sources.tree(path), ".".join(owner), name)]
         else:
             found += [(path, function, line) for function, line in _functions(sources.tree(path), name)]
-    if found and owner and owner[-1].endswith("+"):
+    if not found and owner and owner[-1].endswith("+"):
+        found += _in_subclasses(pattern, owner[-1][:-1], name, sources)
+    elif found and owner and owner[-1].endswith("+"):
         # which of them are subclasses is known only when they run; those that define the method are counted
         base = {(path, line) for path, _, line in found}
         found += [
@@ -89,6 +91,15 @@ def _resolved(point: Tracepoint, sources: _Sources, version: str) -> Resolution:
     lacks = dict.fromkeys(missing for _, function, _ in found[:1] if function for missing in _lacks(point, function))
     places = tuple(f"{path.relative_to(sources.folder)}:{line}" for path, _, line in found)
     return Resolution(point, point.is_expected(version), places, tuple(lacks))
+
+
+def _in_subclasses(pattern: str, owner: str, name: str, sources: _Sources) -> Iterator[tuple[Path, None, int]]:
+    """A method that only subclasses of a class have: files that define one of its name, told without parsing them."""
+    trees = [sources.tree(path) for path in sources.modules(pattern)]
+    if any(isinstance(node, ast.ClassDef) and node.name == owner for tree in trees for node in _top(tree.body)):
+        word = f"def {name}("
+        for path in sources.all(word):
+            yield path, None, _text(path).partition(word)[0].count("\n") + 1
 
 
 def _functions(tree: ast.Module, name: str) -> Iterator[tuple[Function | None, int]]:
@@ -129,5 +140,6 @@ def _lacks(point: Tracepoint, function: Function) -> Iterator[str]:
         for place in source.places if isinstance(source, Computed) else (source,):
             head = place.split(".")[0]
             is_there = head.removeprefix("local:") in made if head.startswith("local:") else head in {*given, "result"}
-            if not is_there:
+            is_keyword = arguments.kwarg is not None and not head.startswith("local:")  # it takes any
+            if not is_there and not is_keyword:
                 yield head

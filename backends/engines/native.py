@@ -106,5 +106,6 @@ ENGINE = Engine(
     command=command,
     is_embedded=True,
     has_harmless_words=True,
+    takes_dtype=True,
     unwinding=(f"{_PACKAGE}.parallel.lockstep.RankAbortedError",),
 )

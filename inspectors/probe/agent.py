@@ -87,6 +87,7 @@ class Probe:
                 self.inspectors.append(inspector)
                 with self.guarded(inspector):
                     inspector.start(self)
+        self._rank_knowing = sorted(self.engines, key=lambda engine: engine.is_library)
         self._unwinding = {name for engine in self.engines for name in engine.unwinding}
         self._sites = [Site(self, p, engine.name, engine.module) for engine in self.engines for p in engine.tracepoints]
         for point in (point for inspector in self.inspectors for point in inspector.tracepoints):
@@ -268,7 +269,7 @@ class Probe:
 
     def rank(self) -> int:
         """The tensor-parallel rank of this thread as the engine says it, NO_RANK when it does not."""
-        for engine in self.engines:
+        for engine in self._rank_knowing:
             function = self._ranks.get(engine.name) or self._rank_function(engine)
             if function is None:
                 continue

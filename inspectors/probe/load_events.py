@@ -125,7 +125,10 @@ class WeightsMapped(Body):
 
 @dataclass(frozen=True)
 class LoaderCalled(Body):
-    """A weight_loader's call (span). `shard_id`: its repr or "". `outcome`: "returned", "raised", "" while it runs."""
+    """A weight_loader's call (span). `shard_id`: its repr or "". `outcome`: "returned", "raised", "" while it runs.
+
+    `checkpoint_name` are several joined by ", " where the engine made the tensor of several ones before.
+    """
 
     kind: ClassVar[str] = "loader.called"
     stage: ClassVar[str] = "weight.load"

@@ -75,6 +75,7 @@ class _ThreadState(threading.local):
     def __init__(self) -> None:
         self.calls: list[ActiveCall] = []
         self.operations: LoaderOperations | None = None
+        self.sources = ""
 
 
 class LoaderCalls:
@@ -114,6 +115,16 @@ class LoaderCalls:
     def _tell(self, body: Body, rank: int) -> None:
         self._recorder.point(body, rank)
 
+    def converting(self, sources: Iterable[str]) -> None:
+        """In this thread tensors are made of these checkpoint tensors, and its calls are about them, until the end."""
+        self._state.sources = ", ".join(sources)
+
+    def converted(self, made: Iterable[Any]) -> None:
+        """See `converting`; what came of it is known by the names of all of them."""
+        for tensor in made:
+            self._names.note_made(self._state.sources, tensor)
+        self._state.sources = ""
+
     def entered(self, call: Call) -> None:
         """A loader is about to run; one that ends in another one for the same parameter is the same call."""
         get = call.get
@@ -148,6 +159,9 @@ class LoaderCalls:
         if active.watch is not None and state.operations is not None:
             state.operations.leave()
         state.calls.remove(active)
+        filled = call.get("filled")
+        if is_tensor(filled):
+            active.parameter = filled  # a loader that puts another tensor in the parameter's place
         self._follow_memory(active)
         if active.watch is not None:
             active.watch.ended()
@@ -159,10 +173,10 @@ class LoaderCalls:
         self._recorder.end(active.seq, body)
 
     def _body(self, call: Call, parameter: Any, tensor: Any, noted: Yielded | None) -> LoaderCalled:
-        known = self._parameters.known(parameter) or _stranger(parameter)
+        known = self._parameters.known(parameter) or _stranger(parameter, call.get("parameter_name"))
         shard_id, expert_id = call.get("shard_id"), call.get("expert_id")
         facts = {
-            "checkpoint_name": noted.name if noted is not None else "",
+            "checkpoint_name": self._state.sources or (noted.name if noted is not None else ""),
             "tensor_dtype": dtype_name(tensor),
             "tensor_shape": shape_of(tensor),
             "tensor_bytes": size_bytes(tensor),
@@ -265,7 +279,7 @@ def registered(known: KnownParameter, parameter: Any, built_as: str = "") -> Par
     )
 
 
-def _stranger(parameter: Any) -> KnownParameter:
-    """A parameter that was not there when load_weights began."""
-    name = str(getattr(parameter, "full_name", "") or getattr(parameter, "name", "") or "")
+def _stranger(parameter: Any, name: Any) -> KnownParameter:
+    """A parameter that was not there when load_weights began, by the name that its loader's call has or its own."""
+    name = str(name or getattr(parameter, "full_name", "") or getattr(parameter, "name", "") or "")
     return KnownParameter(name, type_name(parameter), dtype_name(parameter), shape_of(parameter), "", "")

@@ -49,6 +49,10 @@ class TensorNames:
         if self._last is not None:
             self._hold(layout_of(self._last.name, tensor)._replace(is_rearranged=True), tensor)
 
+    def note_made(self, name: str, tensor: Any) -> None:
+        """Called for a tensor that the engine made of those it has read; `name` is of all of them."""
+        self._hold(layout_of(name, tensor), tensor)
+
     def _hold(self, noted: Yielded, tensor: Any) -> None:
         try:
             held: _Held = (weakref.ref(tensor), noted)

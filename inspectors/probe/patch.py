@@ -150,8 +150,16 @@ def traced(site: Site, function: Callable[..., Any], binding: Binding) -> Callab
 
     @functools.wraps(function)
     def forward_iterator(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        return _forward_items(site, binding, result, args, kwargs) if isinstance(result, GeneratorType) else result
+        call = probe.open(tracepoint, binding, args, kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            probe.failed(call, error)
+            raise
+        if isinstance(result, GeneratorType):
+            return _forward_items(site, binding, result, args, kwargs)
+        probe.leave(call, result)  # an engine that reads one tensor a call
+        return result
 
     wrapper = forward_iterator if is_iterator else forward
     vars(wrapper)[_MARK] = (wrapper, site)

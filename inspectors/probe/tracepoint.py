@@ -71,6 +71,8 @@ class Engine:
     `module` is the import that shows the engine is here; `rank` is the dotted "module:function" that gives the
     tensor-parallel rank of the calling thread or process; `command` is the argv that loads and runs a model.
     `has_harmless_words`: no word of its command line runs code or writes a file, so that a replay may repeat them.
+    `takes_dtype`: its command line has the word `--dtype` for what is not quantized.
+    `is_library`: other engines are built on it, and where one of them is at work too, that one knows the rank.
     `unwinding` are qualified names of exceptions that only end a rank after another one failed.
     """
 
@@ -83,6 +85,8 @@ class Engine:
     unwinding: tuple[str, ...] = ()
     is_embedded: bool = False
     has_harmless_words: bool = False
+    takes_dtype: bool = False
+    is_library: bool = False
 
 
 def version_key(version: str) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     prompt.add_argument("--tokens", metavar="1,2,3", help="token ids that both run on (default: 1,2,3,4,5)")
     prompt.add_argument("--prompt", metavar="TEXT", help="the same in words, by the reference's tokenizer")
     parser.add_argument("--engine", help="who runs both (default: the embedded engine)")
+    parser.add_argument("--reference-engine", metavar="NAME", help="who runs the reference, where it differs")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel size (default: 1)")
     parser.add_argument("--candidate-tp", type=int, metavar="N", help="that of the candidate, where it differs")
     parser.add_argument("--dtype", choices=DTYPES, help="dtype of what is not quantized (default: the checkpoint's)")
@@ -47,7 +48,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _run(args: Namespace) -> int:
     engine = args.engine or launching.embedded_engine()
     sides = [Path(path).absolute() for path in (args.reference, args.candidate)]
-    reference = Run(sides[0], engine, args.tp, args.device, args.dtype or "")
+    reference = Run(sides[0], args.reference_engine or engine, args.tp, args.device, args.dtype or "")
     candidate = Run(
         sides[1],
         engine,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from inspectors.probe.events import LoaderCalled, WeightsCreated, WeightWritten
+from sessions.ledger import names_in
 from sessions.session import Session
 from sessions.tensors import KeptTensor, kept_tensors
 
@@ -113,7 +114,7 @@ class Side:
         for body in self._calls:
             if body.expert_id < 0:
                 for number in slot_numbers(body.shard_id):
-                    found[_owner(body.parameter), number].add(_owner(body.checkpoint_name))
+                    found[_owner(body.parameter), number].update(map(_owner, names_in(body.checkpoint_name)))
         return found
 
     @cached_property
@@ -121,7 +122,7 @@ class Side:
         """Modules on disk that filled each module, in the order of the load."""
         found: dict[str, dict[str, None]] = defaultdict(dict)
         for body in self._calls:
-            found[_owner(body.parameter)][_owner(body.checkpoint_name)] = None
+            found[_owner(body.parameter)].update(dict.fromkeys(map(_owner, names_in(body.checkpoint_name))))
         return {module: tuple(names) for module, names in found.items()}
 
     @cached_property
@@ -129,7 +130,8 @@ class Side:
         """For each module on disk the (module, shard_id, expert_id) it fills: what pairs it where names differ."""
         found: dict[str, set[tuple[str, str, int]]] = defaultdict(set)
         for body in self._calls:
-            found[_owner(body.checkpoint_name)].add((_owner(body.parameter), body.shard_id, body.expert_id))
+            for name in names_in(body.checkpoint_name):
+                found[_owner(name)].add((_owner(body.parameter), body.shard_id, body.expert_id))
         return {name: frozenset(places) for name, places in found.items()}
 
     @cached_property

@@ -44,7 +44,7 @@ class SideFacts:
     def differing(self, other: SideFacts) -> str:
         """What this side is where the other is something else: `tiny-bf16 · bfloat16`, `tp 1`."""
         pairs = [(self.name, other.name), (self.format, other.format), (self.dtype, other.dtype)]
-        pairs += [(f"tp {self.tp}", f"tp {other.tp}"), (self.device, other.device)]
+        pairs += [(f"tp {self.tp}", f"tp {other.tp}"), (self.device, other.device), (self.engine, other.engine)]
         return " · ".join(own for own, its in pairs if own and own != its) or self.name
 
 

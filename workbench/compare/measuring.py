@@ -91,12 +91,13 @@ class Outputs:
         self, kept: Sequence[Sequence[KeptTensor]], ports: tuple[Port, Port]
     ) -> tuple[Array, Array, str] | None:
         """Both whole arrays and how the candidate's parts became one; None where the shapes do not fit."""
-        parts = [self._slot_of([self._read(one) for one in own], port) for own, port in zip(kept, ports, strict=True)]
+        read = _prompts([[self._read(one) for one in own] for own in kept])
+        parts = [self._slot_of(own, port) for own, port in zip(read, ports, strict=True)]
         return _joined(parts[0], parts[1])
 
     def _inputs_together(self, kept: Sequence[Sequence[KeptTensor]], pair: Pair) -> tuple[Array, Array] | None:
         """The same for an input: slot by slot where it is as wide as the slots of its module."""
-        parts = [[self._read(one) for one in own] for own in kept]
+        parts = _prompts([[self._read(one) for one in own] for own in kept])
         slots = [side.slots.get(port.module, ()) for side, port in self._ported(pair)]
         split = [
             [gathering.split_slots(part, [slot.size for slot in own]) for part in arrays]
@@ -193,6 +194,12 @@ class Outputs:
         if kept.path not in self._files:
             self._files[kept.path] = TensorFile.open(kept.path)
         return self._files[kept.path].read(kept.name)
+
+
+def _prompts(parts: list[list[Array]]) -> list[list[Array]]:
+    """What ranks of two runs hold, where one run's engine takes a batch of the one prompt: the prompt itself."""
+    fewest = min(part.ndim for own in parts for part in own)
+    return [[part[0] if part.ndim == fewest + 1 and len(part) == 1 else part for part in own] for own in parts]
 
 
 def _joined(left: list[Array], right: list[Array]) -> tuple[Array, Array, str] | None:

@@ -33,7 +33,7 @@ class Run:
         """What the engine's own command line needs to hear. UserError for an engine that is not told a dtype so."""
         if not self.dtype:
             return ()
-        if not launching.engine_named(self.engine).is_embedded:
+        if not launching.engine_named(self.engine).takes_dtype:
             raise UserError(
                 f"--dtype cannot be given to the engine {self.engine}: its adapter does not say how",
                 "compare checkpoints of the dtypes you mean, or use the embedded engine",

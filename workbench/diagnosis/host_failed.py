@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from inspectors.probe.events import StageFailed
+from inspectors.probe.events import LoaderCalled, StageFailed
 from sessions.event import Event
 from sessions.rowtext import name_of
 from workbench.diagnosis.case import Case, first_line, is_divisibility, leaf
@@ -29,6 +29,10 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
     if failure.call:
         call = case.session.position(event.stream, failure.call)
         evidence.append(case.evidence(call, "call", f"{failure.checkpoint_name or place} at {failure.failed_stage}"))
+    blamed = _call_of(case, event, failure)
+    if blamed is not None and isinstance(blamed.body, LoaderCalled):
+        given = f"{blamed.body.checkpoint_name} {blamed.body.tensor_dtype} {list(blamed.body.tensor_shape)}"
+        evidence.append(case.evidence(blamed.position, "call", f"{given} for {list(blamed.body.parameter_shape)}"))
     if failure.frames:
         evidence.append(Evidence(None, "where", failure.frames[0]))
     return Finding(
@@ -37,7 +41,7 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
         title=f"{leaf(failure.error)} at {failure.failed_stage or 'load'}{of}",
         sentence=f"The host raised {leaf(failure.error)} while at {place}: {first_line(failure)}",
         remedy=(
-            f"Open the failing call ({event.ref}) in the timeline: it shows what was given and what the "
+            f"Open the failing call ({(blamed or event).ref}) in the timeline: it shows what was given and what the "
             "parameter could take."
         ),
         module=failure.module or None,
@@ -46,6 +50,15 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
         rank=event.rank if event.rank >= 0 else None,
         evidence=tuple(evidence),
     )
+
+
+def _call_of(case: Case, event: Event, failure: StageFailed) -> Event | None:
+    """The loader call of the parameter that an engine blames when all of them have returned."""
+    if failure.call or not failure.parameter:
+        return None
+    calls = (one for one in case.session.of_kinds("loader.called") if one.rank == event.rank)
+    mine = [one for one in calls if getattr(one.body, "parameter", "") == failure.parameter]
+    return mine[-1] if mine else None
 
 
 def _ended(case: Case, how: str) -> Finding:

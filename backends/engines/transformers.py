@@ -1,0 +1,192 @@
+"""transformers 5 as an engine, unmodified: where its conversions, assignments and quantizers can be seen."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from inspectors.probe.tracepoint import Computed, Engine, Launch, Tracepoint
+
+_LOADING = "transformers.core_model_loading"
+_MODELING = "transformers.modeling_utils"
+_QUANTIZERS = "transformers.quantizers"
+
+_names: dict[int, str] = {}
+"""Checkpoint names of what is to be read, by identity: the function that reads is given no name."""
+
+
+def _noted(model: Any, state_dict: Mapping[str, Any] | None) -> Any:
+    """The model that is about to be loaded; notes what the entries of the checkpoint are called."""
+    _names.update((id(entry), name) for name, entry in (state_dict or {}).items())
+    return model
+
+
+def _folder_of(files: Iterable[str] | None) -> str | None:
+    return next((str(Path(file).parent) for file in files or ()), None)
+
+
+def _local(path: Any, gguf_file: str | None) -> str | None:
+    """The path of a checkpoint that is here already; a name to download becomes a folder only later."""
+    found = Path(str(path or ""), gguf_file or "")
+    return str(found) if path and found.exists() else None
+
+
+def _tensors_of(result: Mapping[str, Any] | None) -> list[Any]:
+    """The tensors of a conversion, by target, each perhaps in a list of its own."""
+    return [one for made in (result or {}).values() for one in (made if isinstance(made, list) else [made])]
+
+
+def _sources_of(targets: Mapping[str, Iterable[str]] | None) -> list[str]:
+    """The checkpoint tensors that were collected for a conversion, experts in the order of their numbers."""
+    names = {name for collected in (targets or {}).values() for name in collected}
+    return sorted(names, key=lambda name: [(int(part) if part.isdigit() else -1, part) for part in name.split(".")])
+
+
+def _parameter_of(model: Any, name: str | None) -> Any:
+    """What the model holds under a name now: a tensor on no device before it is filled. None for no such module."""
+    owner, _, last = (name or "").replace("*.", "0.").rpartition(".")
+    try:
+        return getattr(model.get_submodule(owner), last, None)
+    except AttributeError:
+        return None  # of a conversion that is asked for without a model, or back to a checkpoint's names
+
+
+def _refused(info: Any) -> list[str]:
+    """The parameters because of which a loaded model is refused: those of another shape, those not converted."""
+    mismatched = sorted(key[0] for key in getattr(info, "mismatched_keys", ()))
+    return [*mismatched, *getattr(info, "conversion_errors", ())]
+
+
+_OF_THE_MODEL = ("model", "target_name")
+_CONVERTED = Computed(_parameter_of, ("model", "full_layer_name"))
+
+_TRACEPOINTS = (
+    Tracepoint(
+        "checkpoint.open",
+        "checkpoint.opened",
+        f"{_MODELING}:PreTrainedModel.from_pretrained",
+        {"path": Computed(_local, ("pretrained_model_name_or_path", "gguf_file"))},
+    ),
+    Tracepoint(
+        "checkpoint.open",
+        "checkpoint.opened",
+        f"{_MODELING}:_get_resolved_checkpoint_files",
+        {"folder": Computed(_folder_of, ("result.0",))},
+    ),
+    Tracepoint(
+        "tensor.read",
+        "tensor.read",
+        f"{_LOADING}:_materialize_copy",
+        {"name": Computed(lambda entry: _names.get(id(entry), ""), ("tensor",)), "tensor": "result"},
+    ),
+    *(
+        Tracepoint(
+            "tensor.read",
+            "tensor.converted",
+            f"{_LOADING}:{transform}.convert",
+            {
+                "sources": Computed(_sources_of, ("self.layer_targets",)),
+                "made": Computed(_tensors_of, ("result",)),
+            },
+        )
+        for transform in ("WeightRenaming", "WeightConverter")
+    ),
+    Tracepoint(
+        "method.select",
+        "skip.decided",
+        f"{_QUANTIZERS}.quantizers_utils:should_convert_module",
+        {
+            "module": "full_name",
+            "ignored": "patterns",
+            "is_skipped": Computed(lambda is_converted: not is_converted, ("result",)),
+        },
+    ),
+    Tracepoint(
+        "method.select",
+        "method.selected",
+        f"{_QUANTIZERS}.base:HfQuantizer.preprocess_model",
+        {"layer": "model", "config": "self.quantization_config", "selected": "self"},
+    ),
+    Tracepoint(
+        "weight.map",
+        "weights.mapped",
+        f"{_LOADING}:convert_and_load_state_dict_in_model",
+        {"model": Computed(_noted, ("model", "state_dict"))},
+    ),
+    Tracepoint(
+        "weight.load",
+        "loader.called",
+        f"{_LOADING}:ConversionOps+.convert",
+        {
+            "parameter": _CONVERTED,
+            "parameter_name": "full_layer_name",
+            "tensor": Computed(lambda given: next(iter(_tensors_of(given)), None), ("input_dict",)),
+        },
+    ),
+    Tracepoint(
+        "weight.load",
+        "loader.called",
+        f"{_LOADING}:set_param_for_module",
+        {
+            "parameter": Computed(_parameter_of, _OF_THE_MODEL),
+            "parameter_name": "target_name",
+            "tensor": "param_value",
+            "filled": Computed(_parameter_of, _OF_THE_MODEL),
+        },
+    ),
+    Tracepoint(
+        "weights.process",
+        "weights.processed",
+        f"{_QUANTIZERS}.base:HfQuantizer+._process_model_after_weight_loading",
+        {"layer": "model", "method": "self"},
+    ),
+    Tracepoint(
+        "model.ready",
+        "model.loaded",
+        f"{_MODELING}:PreTrainedModel._finalize_model_loading",
+        {
+            "model": "model",
+            "never_filled": "loading_info.missing_keys",
+            "never_used": "loading_info.unexpected_keys",
+            "refused": Computed(_refused, ("loading_info",)),
+        },
+    ),
+    Tracepoint(
+        "forward.run",
+        "forward.ran",
+        f"{_MODELING}:PreTrainedModel+.forward",
+        {"model": "self", "input_ids": "input_ids", "positions": "position_ids"},
+    ),
+)
+
+
+def tp_rank() -> int:
+    """The rank of this process in torch's default group, 0 without one."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return 0
+    return int(distributed.get_rank())
+
+
+def command(launch: Launch) -> tuple[str, ...]:
+    """The argv of one load in one process, and of a greedy generation where token ids are given."""
+    argv = [launch.python or sys.executable, "-m", f"{__package__}._transformers_launch", launch.model]
+    argv += ["--device", launch.device, "--tp", str(launch.tp)]
+    if launch.prompt_ids and launch.max_new_tokens:
+        argv += ["--prompt-ids", ",".join(map(str, launch.prompt_ids)), "--max-new-tokens", str(launch.max_new_tokens)]
+    return (*argv, *launch.extra)
+
+
+ENGINE = Engine(
+    name="transformers",
+    module="transformers",
+    distribution="transformers",
+    rank=f"{__name__}:tp_rank",
+    tracepoints=_TRACEPOINTS,
+    command=command,
+    takes_dtype=True,
+    is_library=True,
+    unwinding=(f"{_LOADING}.SkipParameters",),  # what failed in a conversion was raised before it
+)
