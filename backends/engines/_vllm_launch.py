@@ -52,7 +52,9 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--quantization", metavar="NAME", help="as vLLM's own option")
     parser.add_argument("--load-format", default="auto", metavar="NAME", help="as vLLM's own option")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=JSON", help="any argument of vllm.LLM")
-    parser.add_argument("--before", metavar="FILE", help="run this Python file before the model is built")
+    parser.add_argument(
+        "--before", action="append", default=[], metavar="FILE", help="run this Python file before the model is built"
+    )
     parser.add_argument("--after", metavar="FILE", help="run this Python file afterwards; it has `model` and `rank`")
     asked = parser.parse_args(words)
     if asked.rank != "all" and asked.tp > 1:
@@ -94,8 +96,10 @@ def load(asked: argparse.Namespace, rank: int) -> Any:
     """Build and load one rank and generate; returns vLLM's engine. Raises what vLLM raises."""
     import vllm  # the probe begins here
 
-    if asked.before:
-        runpy.run_path(asked.before)
+    if asked.tp > 1:
+        _meet_at_port()
+    for file in asked.before:
+        runpy.run_path(file)
     engine = vllm.LLM(**_options(asked))
     model = _model_of(engine)
     print(f"rank {rank} of {asked.tp}: {type(model).__name__} is loaded", flush=True)
@@ -103,6 +107,15 @@ def load(asked: argparse.Namespace, rank: int) -> Any:
     if asked.after:
         runpy.run_path(asked.after, {"model": model, "rank": rank, "tokens": tokens})
     return engine
+
+
+def _meet_at_port() -> None:
+    """Let the ranks meet at a port: vLLM names their shared memory after it, and otherwise all alike."""
+    from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
+
+    place = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    setattr(ExecutorWithExternalLauncher, "_distributed_args", lambda _: (place, rank, local_rank))  # noqa: B010
 
 
 def _options(asked: argparse.Namespace) -> dict[str, Any]:

@@ -54,7 +54,23 @@ def _backend_name(backend: Any, experts: Any) -> str | None:
 def _reasons(said: Iterable[str] | None) -> tuple[str, ...]:
     """Reasons as "name: reason"; some functions of vLLM write "Name reason" or " Name cannot …"."""
     pairs = (reason.strip().partition(" ") for reason in said or ())
-    return tuple(f"{name.rstrip(':')}: {why}" for name, _, why in pairs)
+    return tuple(f"{name.rstrip(':')}: {why.rstrip('.')}" for name, _, why in pairs)
+
+
+_WITHOUT_METHOD = {
+    "VocabParallelEmbedding": (f"{_LAYERS}.vocab_parallel_embedding", "UnquantizedEmbeddingMethod"),
+    "RoutedExperts": (f"{_LAYERS}.fused_moe.unquantized_fused_moe_method", "UnquantizedFusedMoEMethod"),
+}
+
+
+def _selected(method: Any, layer: Any) -> Any:
+    """The method, or one like that which a layer takes where its configuration gives none."""
+    for cls in type(layer).__mro__ if method is None else ():
+        module, name = _WITHOUT_METHOD.get(cls.__name__, ("", ""))
+        default = getattr(sys.modules.get(module), name, None)
+        if default is not None:
+            return default.__new__(default)
+    return method
 
 
 def _skip(target: str, arguments: _Arguments) -> Tracepoint:
@@ -138,21 +154,38 @@ _KERNELS_CHOSEN = (
         "kernels.linear:choose_mp_linear_kernel", _constant("mixed_precision"), _RESULT_CLASS, refused=_WHY_OTHERS_NOT
     ),
     *(
-        _chosen(f"kernels.linear:init_{op}_linear_kernel", _constant(op), _RESULT_CLASS, refused=_WHY_OTHERS_NOT)
-        for op in ("mxfp8", "mxfp6", "mxfp4", "nvfp4")
+        _chosen(
+            f"kernels.linear:{function}",
+            _constant(function.removeprefix("init_").removesuffix("_linear_kernel")),
+            _RESULT_CLASS,
+            refused=_WHY_OTHERS_NOT,
+        )
+        for function in (
+            "init_mxfp8_linear_kernel",
+            "init_mxfp6_linear_kernel",
+            "init_mxfp4_linear_kernel",
+            "init_nvfp4_linear_kernel",
+        )
     ),
     *(
         _chosen(
-            f"layers.fused_moe.oracle.{name}:select_{backend}_moe_backend",
-            _constant(f"{backend}_moe"),
+            f"layers.fused_moe.oracle.{target}",
+            _constant(target.partition(":select_")[2].removesuffix("_backend")),
             Computed(_backend_name, ("result.0", "result.1")),
         )
-        for name, backend in (
-            ("unquantized", "unquantized"), ("fp8", "fp8"), ("int8", "int8"), ("int_wna16", "wna16"),
-            ("mxfp4", "mxfp4"), ("mxfp8", "mxfp8"), ("nvfp4", "nvfp4"), ("w4a8", "w4a8"), ("w4a8_int8", "w4a8_int8"),
+        for target in (
+            "unquantized:select_unquantized_moe_backend",
+            "fp8:select_fp8_moe_backend",
+            "int8:select_int8_moe_backend",
+            "int_wna16:select_wna16_moe_backend",
+            "mxfp4:select_mxfp4_moe_backend",
+            "mxfp8:select_mxfp8_moe_backend",
+            "nvfp4:select_nvfp4_moe_backend",
+            "w4a8:select_w4a8_moe_backend",
+            "w4a8_int8:select_w4a8_int8_moe_backend",
         )
     ),
-)  # fmt: skip
+)
 """Kernels of linear layers are chosen while their method or their weights are made, those of experts before them."""
 
 _TRACEPOINTS = (
@@ -183,7 +216,12 @@ _TRACEPOINTS = (
         "method.select",
         "method.selected",
         f"{_QUANTIZATION}.base_config:QuantizationConfig+.get_quant_method",
-        {"module": "prefix", "layer": "layer", "config": "self", "selected": "result"},
+        {
+            "module": "prefix",
+            "layer": "layer",
+            "config": "self",
+            "selected": Computed(_selected, ("result", "layer")),
+        },
     ),
     Tracepoint("weights.create", "weights.created", f"{_METHODS}.create_weights", {"layer": "layer", "method": "self"}),
     # Not the models' own: their modules load themselves, one inside the other, through a loader that is no module.

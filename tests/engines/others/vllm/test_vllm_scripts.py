@@ -1,0 +1,89 @@
+"""A script of a person's own with vLLM under `loadscope run`: its engine and workers are processes that vLLM spawns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sessions.bundle.unpacking import unpack
+from sessions.session import Session
+
+pytestmark = pytest.mark.engine
+PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
+SCRIPT = """
+import sys
+from vllm import LLM
+
+if __name__ == "__main__":
+    LLM(model=sys.argv[1], tensor_parallel_size=2, skip_tokenizer_init=True, enforce_eager=True, max_model_len=128,
+        kv_cache_memory_bytes=1 << 26)
+"""
+VARIABLES = {
+    "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_HOST_IP": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR",
+}  # fmt: skip
+
+
+def packages_of(python: Path) -> Path:
+    return Path(
+        subprocess.run([str(python), "-c", PACKAGES], capture_output=True, text=True, check=True).stdout.strip()
+    )
+
+
+@pytest.fixture(scope="module")
+def armed_python(vllm_python, loadscope_root, tmp_path_factory) -> Path:
+    """A Python with that vLLM and what `pip install --no-deps loadscope` brings: the `.pth` and two packages."""
+    home = tmp_path_factory.mktemp("armed")
+    subprocess.run([str(vllm_python), "-m", "venv", "--without-pip", str(home / "venv")], check=True)
+    python = home / "venv" / "bin" / "python"
+    (home / "door").mkdir()
+    for name in ("inspectors", "backends"):
+        (home / "door" / name).symlink_to(loadscope_root / name)
+    lines = (packages_of(vllm_python), "import torchvision_schemas", home / "door")
+    (packages_of(python) / "engine.pth").write_text("".join(f"{line}\n" for line in lines))
+    (packages_of(python) / "loadscope.pth").write_text(
+        (loadscope_root / "inspectors" / "probe" / "loadscope.pth").read_text()
+    )
+    return python
+
+
+@pytest.fixture(scope="module")
+def bundle(armed_python, cut_checkpoint, loadscope_command, tmp_path_factory) -> tuple[int, dict, Path]:
+    """The exit code, the verdict and the bundle of a script that fails while rank 1 loads."""
+    home = tmp_path_factory.mktemp("script")
+    (home / "my_vllm_script.py").write_text(SCRIPT)
+    kept = home / "kept.zip"
+    words = ["run", "--json", "-q", "--on", "failure", "--bundle", kept, "-o", home / "session", "--"]
+    command = [armed_python, home / "my_vllm_script.py", cut_checkpoint]
+    done = loadscope_command(*words, *command, **VARIABLES)
+    assert done.stdout.startswith("{"), done.stderr
+    return done.returncode, json.loads(done.stdout), kept
+
+
+def test_a_failing_script_leaves_a_bundle_that_names_the_call(bundle, loadscope_command):
+    code, verdict, kept = bundle
+    assert (code, verdict["bundle"]) == (4, str(kept))
+    told = json.loads(loadscope_command("diagnose", "--json", kept).stdout)
+    root = told["findings"][0]
+    assert (root["class"], root["rank"]) == ("host/failed", 1)
+    assert root["parameter"] == "model.layers.1.self_attn.qkv_proj.weight"
+    assert root["tensor"] == "model.layers.1.self_attn.k_proj.weight"
+    assert "start (128) + length (128) exceeds dimension size (192)" in root["sentence"]
+
+
+def test_the_bundle_holds_the_call_of_the_spawned_worker_with_shard_shapes_and_place(bundle, tmp_path):
+    session = Session.open(unpack(bundle[2], tmp_path))
+    try:
+        calls = list(session.of_kinds("loader.called"))
+        assert len(list(session.of_kinds("engine.found"))) == 4  # the script, its engine and two workers
+    finally:
+        session.close()
+    assert {call.rank for call in calls} == {0, 1}
+    (failed,) = [call for call in calls if call.body.outcome == "raised"]
+    body = failed.body
+    assert (failed.rank, body.shard_id, body.tensor_shape, body.parameter_shape) == (1, "'k'", (192, 256), (512, 256))
+    assert body.loader.endswith("QKVParallelLinear.weight_loader_v2")
+    assert "layers/linear.py:" in body.where
