@@ -38,7 +38,8 @@ FORMS = {
     ),
 }  # fmt: skip
 """Weights, inputs and layout of the compressed-tensors forms."""
-FLOAT8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "modules_to_not_convert": ["lm_head"]}
+NEVER_QUANTIZED = (".mlp.gate", ".shared_expert_gate", ".in_proj_a", ".in_proj_b", ".in_proj_ba")
+FLOAT8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
 
 
 @dataclass(frozen=True)
@@ -123,22 +124,42 @@ def _written(folder: Path, architecture: str, form: str) -> Path:
         config |= {"text_config": text, "vision_config": {**config["vision_config"], "num_heads": 4}}
     else:
         config = text
+    kept = ["lm_head", *_never_quantized(config)]
     if form in FORMS:
         weights, inputs, layout = FORMS[form]
         group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
         config["quantization_config"] = {
             "quant_method": "compressed-tensors", "format": layout, "config_groups": {"group_0": group},
-            "ignore": ["lm_head"],
+            "ignore": kept,
         }  # fmt: skip
     elif form.startswith("fp8"):
-        config["quantization_config"] = FLOAT8 | ({"weight_block_size": [128, 128]} if form == "fp8-blocks" else {})
+        config["quantization_config"] = {**FLOAT8, "modules_to_not_convert": kept} | (
+            {"weight_block_size": [128, 128]} if form == "fp8-blocks" else {}
+        )
     return write_checkpoint(folder, config, seed=5, max_file_bytes=4_000_000)
+
+
+def _never_quantized(config: dict[str, Any]) -> list[str]:
+    """The modules which published checkpoints leave as they are, by their names on disk."""
+    from backends.native.config import ModelConfig
+    from backends.native.registry import architecture_module
+
+    read = ModelConfig.from_fields(config)
+    tensors = architecture_module(read.architecture).tensors(read)
+    modules = (one.name.rpartition(".")[0] for one in tensors if one.quantizable)
+    return [name for name in modules if name.endswith(NEVER_QUANTIZED)]
+
+
+def is_of_experts(checkpoint: Path) -> bool:
+    return checkpoint.name.startswith(("Qwen3Moe", "Qwen3Next"))
 
 
 def plants(checkpoint: Path) -> tuple[str, ...]:
     """What the launcher runs besides: the counters, and kernels where vLLM has none for a CPU."""
     needs_kernels = any(form in checkpoint.name for form in ("fp8", "nvfp4"))
     kernels = ("--before", str(PLANTS / "vllm_cpu_kernels.py")) if needs_kernels else ()
+    if is_of_experts(checkpoint) and not checkpoint.name.endswith("bf16"):
+        kernels += ("--before", str(PLANTS / "vllm_loads_experts.py"), "--max-new-tokens", "0")
     return ("--before", str(PLANTS / "vllm_load.py"), "--after", str(PLANTS / "vllm_tell.py"), *kernels)
 
 

@@ -13,11 +13,18 @@ from sessions.decisions import decisions
 from sessions.parameters import parameters
 
 pytestmark = pytest.mark.engine
-LOADED = (
+GENERATES = (
     "Qwen3ForCausalLM/bf16", "Qwen3MoeForCausalLM/bf16", "Qwen3NextForCausalLM/bf16",
-    "Qwen3_5ForConditionalGeneration/bf16", "Qwen3ForCausalLM/w8a8", "Qwen3ForCausalLM/fp8",
-    "Qwen3ForCausalLM/fp8-blocks", "Qwen3ForCausalLM/nvfp4", "Qwen3ForCausalLM/w4a16",
+    "Qwen3_5ForConditionalGeneration/bf16", "Qwen3ForCausalLM/w8a8", "Qwen3_5ForConditionalGeneration/w8a8",
+    "Qwen3ForCausalLM/fp8", "Qwen3ForCausalLM/fp8-blocks", "Qwen3_5ForConditionalGeneration/fp8-blocks",
+    "Qwen3ForCausalLM/nvfp4",
 )  # fmt: skip
+LOADS_ONLY = (
+    "Qwen3MoeForCausalLM/w8a8", "Qwen3MoeForCausalLM/fp8", "Qwen3MoeForCausalLM/nvfp4",
+    "Qwen3NextForCausalLM/fp8-blocks",
+)  # fmt: skip
+SOUND = (*GENERATES, *LOADS_ONLY)
+LOADED = (*SOUND, "Qwen3ForCausalLM/w4a16")
 QUANTIZED = "Qwen3ForCausalLM/w8a8"
 
 
@@ -52,7 +59,7 @@ def test_parameters_and_tokens_are_the_same_with_and_without_the_probe(
     assert len(told["loaded"]) > 20
     for what in ("loaded", "processed", "tokens"):
         assert told[what] == without[what]
-    assert len(told["tokens"]) == 4
+    assert len(told["tokens"]) == (0 if checkpoint in LOADS_ONLY else 4)
 
 
 def check_values(traced, checkpoint, rank):
@@ -82,7 +89,7 @@ def test_the_ledger_rebuilds_the_parameters_from_the_checkpoint(trace_vllm, vllm
     assert check_values(trace_vllm(vllm_checkpoint(checkpoint)), vllm_checkpoint(checkpoint), 0) > 20
 
 
-@pytest.mark.parametrize("checkpoint", LOADED[:-1])
+@pytest.mark.parametrize("checkpoint", SOUND)
 def test_a_sound_load_has_no_findings_and_every_tensor_is_read_once(trace_vllm, vllm_checkpoint, checkpoint):
     traced = trace_vllm(vllm_checkpoint(checkpoint))
     assert (traced.code, traced.verdict["outcome"], traced.verdict["findings"]) == (0, "ok", [])
@@ -98,7 +105,8 @@ def test_two_ranks_in_two_processes_become_one_session(trace_vllm, vllm_checkpoi
     by_rank = Counter(call.rank for call in two.of("loader.called"))
     assert set(by_rank) == {0, 1}
     assert by_rank[0] == by_rank[1] == len(one.of("loader.called"))
-    assert two.told[0]["tokens"] == two.told[1]["tokens"] == one.told[0]["tokens"]
+    assert two.told[0]["tokens"] == two.told[1]["tokens"]
+    assert len(two.told[0]["tokens"]) == 4
     assert check_values(two, checkpoint, 0) == check_values(two, checkpoint, 1) > 20
 
 

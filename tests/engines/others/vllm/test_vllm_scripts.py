@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sessions.bundle.unpacking import unpack
 from sessions.session import Session
+from workbench import launching
 
 pytestmark = pytest.mark.engine
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -18,8 +20,8 @@ import sys
 from vllm import LLM
 
 if __name__ == "__main__":
-    LLM(model=sys.argv[1], tensor_parallel_size=2, skip_tokenizer_init=True, enforce_eager=True, max_model_len=128,
-        kv_cache_memory_bytes=1 << 26)
+    LLM(model=sys.argv[1], tensor_parallel_size=int(sys.argv[2]), skip_tokenizer_init=True, enforce_eager=True,
+        max_model_len=128, kv_cache_memory_bytes=1 << 26)
 """
 VARIABLES = {
     "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_HOST_IP": "127.0.0.1",
@@ -34,20 +36,30 @@ def packages_of(python: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def armed_python(vllm_python, loadscope_root, tmp_path_factory) -> Path:
-    """A Python with that vLLM and what `pip install --no-deps loadscope` brings: the `.pth` and two packages."""
-    home = tmp_path_factory.mktemp("armed")
-    subprocess.run([str(vllm_python), "-m", "venv", "--without-pip", str(home / "venv")], check=True)
-    python = home / "venv" / "bin" / "python"
-    (home / "door").mkdir()
-    for name in ("inspectors", "backends"):
-        (home / "door" / name).symlink_to(loadscope_root / name)
-    lines = (packages_of(vllm_python), "import torchvision_schemas", home / "door")
-    (packages_of(python) / "engine.pth").write_text("".join(f"{line}\n" for line in lines))
-    (packages_of(python) / "loadscope.pth").write_text(
-        (loadscope_root / "inspectors" / "probe" / "loadscope.pth").read_text()
-    )
-    return python
+def vllm_with(vllm_python, loadscope_root, tmp_path_factory) -> Callable[[str, str], Path]:
+    """Makes a Python with that vLLM, our two packages for hosts, and one file more in its site-packages."""
+
+    def make(name: str, content: str) -> Path:
+        home = tmp_path_factory.mktemp("python")
+        subprocess.run([str(vllm_python), "-m", "venv", "--without-pip", str(home / "venv")], check=True)
+        python = home / "venv" / "bin" / "python"
+        (home / "door").mkdir()
+        for package in ("inspectors", "backends"):
+            (home / "door" / package).symlink_to(loadscope_root / package)
+        lines = (packages_of(vllm_python), "import torchvision_schemas", home / "door")
+        (packages_of(python) / "engine.pth").write_text("".join(f"{line}\n" for line in lines))
+        file = packages_of(python) / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content)
+        return python
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def armed_python(vllm_with, loadscope_root) -> Path:
+    """A Python as `pip install --no-deps loadscope` leaves it in vLLM's environment."""
+    return vllm_with("loadscope.pth", (loadscope_root / "inspectors" / "probe" / "loadscope.pth").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +69,7 @@ def bundle(armed_python, cut_checkpoint, loadscope_command, tmp_path_factory) ->
     (home / "my_vllm_script.py").write_text(SCRIPT)
     kept = home / "kept.zip"
     words = ["run", "--json", "-q", "--on", "failure", "--bundle", kept, "-o", home / "session", "--"]
-    command = [armed_python, home / "my_vllm_script.py", cut_checkpoint]
+    command = [armed_python, home / "my_vllm_script.py", cut_checkpoint, 2]
     done = loadscope_command(*words, *command, **VARIABLES)
     assert done.stdout.startswith("{"), done.stderr
     return done.returncode, json.loads(done.stdout), kept
@@ -87,3 +99,20 @@ def test_the_bundle_holds_the_call_of_the_spawned_worker_with_shard_shapes_and_p
     assert (failed.rank, body.shard_id, body.tensor_shape, body.parameter_shape) == (1, "'k'", (192, 256), (512, 256))
     assert body.loader.endswith("QKVParallelLinear.weight_loader_v2")
     assert "layers/linear.py:" in body.where
+
+
+def test_the_door_for_plugins_arms_the_probe_where_no_pth_file_is_read(vllm_with, vllm_checkpoint, tmp_path):
+    entry = "[vllm.general_plugins]\nloadscope = inspectors.probe.bootstrap:arm\n"
+    python = vllm_with("loadscope-0.1.0.dist-info/entry_points.txt", entry)
+    (tmp_path / "my_vllm_script.py").write_text(SCRIPT)
+    command = (str(python), str(tmp_path / "my_vllm_script.py"), str(vllm_checkpoint("Qwen3ForCausalLM/bf16")), "1")
+    watch = launching.Watch(verb="run", output=str(tmp_path / "session"))
+    host = launching.host_of_command(command, ("backends.engines.vllm",), watch)
+    host.start({**VARIABLES, "OMP_NUM_THREADS": "1"})
+    outcome = host.wait()
+    session = Session.open(tmp_path / "session")
+    try:
+        assert (outcome.exit_code, len(list(session.of_kinds("loader.called")))) == (0, 36)
+        assert list(session.of_kinds("tracepoint.missing")) == []
+    finally:
+        session.close()
