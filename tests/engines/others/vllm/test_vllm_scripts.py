@@ -90,7 +90,8 @@ def test_the_bundle_holds_the_call_of_the_spawned_worker_with_shard_shapes_and_p
     session = Session.open(unpack(bundle[2], tmp_path))
     try:
         calls = list(session.of_kinds("loader.called"))
-        assert len(list(session.of_kinds("engine.found"))) == 4  # the script, its engine and two workers
+        # The script, its engine and two workers; vLLM may look at the model in one more, and remembers what it saw.
+        assert len(list(session.of_kinds("engine.found"))) in {4, 5}
     finally:
         session.close()
     assert {call.rank for call in calls} == {0, 1}
