@@ -12,9 +12,11 @@ from inspectors.probe.events import KernelChosen, MethodSelected, SkipDecided
 from inspectors.probe.tensors import type_name
 from inspectors.probe.tracepoint import Tracepoint
 
+_BUILDING = frozenset({"layer.named", "method.selected", "weights.created"})
+
 
 class _ThreadState(threading.local):
-    """The modules whose methods this thread is choosing, innermost last: a method may choose its kernel meanwhile."""
+    """The modules that this thread is building, innermost last: kernels may be chosen meanwhile for "this layer"."""
 
     def __init__(self) -> None:
         self.modules: list[str] = []
@@ -23,7 +25,7 @@ class _ThreadState(threading.local):
 class DecisionsInspector:
     """Sees skip helpers, `get_quant_method` and the functions that choose among kernels."""
 
-    stages = frozenset({"method.select", "kernel.select"})
+    stages = frozenset({"method.select", "kernel.select", "weights.create"})
     level = "calls"
     tracepoints: Sequence[Tracepoint] = ()
 
@@ -38,7 +40,7 @@ class DecisionsInspector:
         module = str(call.get("module", "") or call.probe.layers.of(layer) or (modules[-1] if modules else ""))
         call.facts["module"] = module
         call.probe.layers.note(layer, module)
-        if call.tracepoint.shows == "method.selected":
+        if call.tracepoint.shows in _BUILDING:
             call.kept[self] = module
             modules.append(module)
 

@@ -154,11 +154,10 @@ class _Context:
         dtypes = self.dtypes.get(key)
         if dtypes:
             return any(not is_plain(d) for d in dtypes)
+        is_plain_method = method in self.plain_methods or method.lower().startswith("unquant")
         if is_skipped is not None:
-            return not is_skipped and method not in self.plain_methods
-        if method in self.plain_methods or method.lower().startswith("unquant"):
-            return False
-        return None
+            return not is_skipped and not is_plain_method
+        return False if is_plain_method else None
 
     def built(self, key: tuple[str, int], is_quantized: bool | None, method: str) -> str:
         """The word for what was built; bytes and words that hold several numbers are called by their method."""

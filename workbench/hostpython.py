@@ -17,7 +17,9 @@ OLDEST_PYTHON = (3, 10)
 _ASK = (
     "import importlib.metadata as m, importlib.util as u, json, sys\n"
     "try: version = m.version(sys.argv[2])\n"
-    "except m.PackageNotFoundError: version = ''\n"
+    "except m.PackageNotFoundError:\n"
+    "    made_of = m.packages_distributions().get(sys.argv[1], ())\n"  # a build for another device has another name
+    "    version = m.version(made_of[0]) if made_of else ''\n"
     "spec = u.find_spec(sys.argv[1])\n"
     "folders = list(spec.submodule_search_locations or ()) if spec is not None else []\n"
     "print(json.dumps([spec is not None, version, list(sys.version_info[:2]), folders]))"

@@ -8,12 +8,15 @@ python tests/engines/environments.py all
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 LISTS = Path(__file__).parent / "environments"
 VARIABLE = "LOADSCOPE_ENGINES"
+AT_START = {"vllm-0.32": "torchvision_schemas"}
+"""A module of that folder which an environment's Python runs at every start, for want of a package's CPU build."""
 
 
 def names() -> tuple[str, ...]:
@@ -54,7 +57,16 @@ def build(name: str) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(target)], check=True)
     install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
     subprocess.run([*install, "--requirement", str(LISTS / f"{name}.txt")], check=True)
+    if name in AT_START:
+        _run_at_start(python, AT_START[name])
     (target / "complete").write_text((LISTS / f"{name}.txt").read_text("utf-8"), "utf-8")
+
+
+def _run_at_start(python: Path, module: str) -> None:
+    asked = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
+    shutil.copy(LISTS / f"{module}.py", packages)
+    (packages / f"{module}.pth").write_text(f"import {module}\n", "utf-8")
 
 
 def main(asked: list[str]) -> int:
