@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from sessions.session import Session
 from workbench.diagnosis.finding import Finding
+from workbench.failing import failing_call
 from workbench.outcome import Verdict
 
 GLYPHS = {"error": "✗", "warning": "▲", "note": "•"}
@@ -30,6 +31,7 @@ def report(session: Session, verdict: Verdict) -> list[str]:
         if verdict.summary.coverage is not None:
             lines.append(f"coverage  {counted(asdict(verdict.summary.coverage))}")
         lines += found(verdict.findings)
+    lines += [f"{'failing' if not number else '':<10}{line}" for number, line in enumerate(failing_call(session))]
     return [*lines, f"session   {verdict.session}", f"next      loadscope open {verdict.session}"]
 
 

@@ -13,7 +13,7 @@ from sessions.session import Session
 from workbench import arguments, places
 from workbench.command import Command
 from workbench.errors import CLEAN, INCOMPLETE, UserError
-from workbench.testruns.failing import failing_call
+from workbench.failing import failing_call
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

@@ -18,8 +18,8 @@ from sessions.errors import SessionError
 from sessions.manifest import Manifest, Outcome
 from sessions.session import Session
 from workbench import launching, plugins
+from workbench.failing import failing_call
 from workbench.outcome import holds_observations
-from workbench.testruns.failing import failing_call
 
 _NAME_LENGTH = 120
 
