@@ -73,6 +73,7 @@ class Probe:
         self.settings, self.level = settings, settings.level
         self.recorder = Recorder(settings.folder, settings.level, settings.max_events)
         self.engines = settings.load_engines()
+        self._rank_knowing = sorted(self.engines, key=lambda engine: engine.is_library)
         self.inspectors: list[Inspector] = []
         self.layers = LayerNames()
         self._found: list[EngineFound] = []
@@ -87,7 +88,6 @@ class Probe:
                 self.inspectors.append(inspector)
                 with self.guarded(inspector):
                     inspector.start(self)
-        self._rank_knowing = sorted(self.engines, key=lambda engine: engine.is_library)
         self._unwinding = {name for engine in self.engines for name in engine.unwinding}
         self._sites = [Site(self, p, engine.name, engine.module) for engine in self.engines for p in engine.tracepoints]
         for point in (point for inspector in self.inspectors for point in inspector.tracepoints):
