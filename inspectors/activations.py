@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from inspectors.probe.agent import Probe
@@ -13,7 +14,8 @@ from inspectors.probe.call import Call
 from inspectors.probe.dispatch import is_torch_here
 from inspectors.probe.events import RecordingCapped, TensorKept
 from inspectors.probe.keeping import can_keep, copied, write_tensors
-from inspectors.probe.tensors import dtype_name, is_tensor, shape_of, size_bytes, unobserved
+from inspectors.probe.modulehooks import ModuleHooks, tensors_of, version_of
+from inspectors.probe.tensors import dtype_name, shape_of, size_bytes, unobserved
 from inspectors.probe.tracepoint import Tracepoint
 
 KEPT_PASSES = 1
@@ -28,20 +30,20 @@ class _Pass:
         self.file = f"{os.getpid()}-{threading.get_native_id()}-r{rank}-p{number}.safetensors"
         self.copies: dict[str, Any] = {}
         self.uses: list[TensorKept] = []
-        self.hooks: list[Any] = []
+        self.hooks: ModuleHooks | None = None
         self._known: dict[int, tuple[Any, int, str]] = {}
 
     def name_of(self, tensor: Any) -> str:
         """The name under which exactly this tensor, unchanged since, is kept already; "" when it is not."""
         known = self._known.get(id(tensor))
-        return known[2] if known is not None and known[0]() is tensor and known[1] == _version(tensor) else ""
+        return known[2] if known is not None and known[0]() is tensor and known[1] == version_of(tensor) else ""
 
     def keep(self, name: str, tensor: Any) -> None:
         """Copy a tensor."""
         with unobserved():
             self.copies[name] = copied(tensor)
-        if _version(tensor) >= 0:
-            self._known[id(tensor)] = (weakref.ref(tensor), _version(tensor), name)
+        if version_of(tensor) >= 0:
+            self._known[id(tensor)] = (weakref.ref(tensor), version_of(tensor), name)
 
 
 class ActivationsInspector:
@@ -69,10 +71,7 @@ class ActivationsInspector:
             return
         kept = _Pass(number, call.rank)
         call.kept[self] = self._thread.current = kept
-        for name, module in model.named_modules():
-            if name:  # the forward of the model itself has begun: its hooks were asked for already
-                kept.hooks.append(module.register_forward_pre_hook(self._before(kept, name), with_kwargs=True))
-                kept.hooks.append(module.register_forward_hook(self._after(kept, name)))
+        kept.hooks = ModuleHooks(self._probe, self, model, partial(self._keep_all, kept))
 
     def leave(self, call: Call) -> None:
         """Keep the model's own result, and write the file."""
@@ -92,24 +91,8 @@ class ActivationsInspector:
 
     # --- one pass
 
-    def _before(self, kept: _Pass, module: str) -> Any:
-        def hook(_module: Any, args: Any, kwargs: Any) -> None:
-            if self._probe.has(self):
-                with self._probe.guarded(self):
-                    self._keep_all(kept, module, "input", (*args, *kwargs.values()))
-
-        return hook
-
-    def _after(self, kept: _Pass, module: str) -> Any:
-        def hook(_module: Any, _args: Any, output: Any) -> None:
-            if self._probe.has(self):
-                with self._probe.guarded(self):
-                    self._keep_all(kept, module, "output", output)
-
-        return hook
-
     def _keep_all(self, kept: _Pass, module: str, role: str, value: Any) -> None:
-        for index, tensor in enumerate(_tensors(value)):
+        for index, tensor in enumerate(tensors_of(value)):
             if not can_keep(tensor):
                 continue
             name = kept.name_of(tensor)
@@ -148,8 +131,8 @@ class ActivationsInspector:
     def _finish(self, kept: _Pass) -> None:
         """A tensor is told of only when the file that holds it is whole."""
         self._thread.current = None
-        for hook in kept.hooks:
-            hook.remove()
+        if kept.hooks is not None:
+            kept.hooks.remove()
         if kept.copies:
             write_tensors(
                 self._probe.settings.folder / "tensors" / kept.file,
@@ -158,23 +141,6 @@ class ActivationsInspector:
             )
         for body in kept.uses:
             self._recorder.point(body, kept.rank)
-
-
-def _tensors(value: Any) -> Iterator[Any]:
-    """The tensors of an output or of arguments, in order; containers are looked into."""
-    if is_tensor(value):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _tensors(one)
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _tensors(one)
-
-
-def _version(tensor: Any) -> int:
-    """How often the tensor was changed in place; -1 where torch does not count (inference mode)."""
-    return -1 if tensor.is_inference() else int(tensor._version)  # noqa: SLF001 - torch has no public name for it
 
 
 INSPECTOR = ActivationsInspector()

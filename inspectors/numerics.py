@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from inspectors.probe.agent import Probe
 from inspectors.probe.call import Call
 from inspectors.probe.dispatch import is_torch_here
 from inspectors.probe.events import ValueSummarized
+from inspectors.probe.modulehooks import ModuleHooks, tensors_of, version_of
 from inspectors.probe.numbers import Numbers, summarize
 from inspectors.probe.tensors import dtype_name, has_memory, is_tensor, shape_of
 from inspectors.probe.tracepoint import Tracepoint
@@ -35,17 +37,17 @@ class _Pass:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.hooks: list[Any] = []
+        self.hooks: ModuleHooks | None = None
         self._known: dict[int, tuple[Any, int, Numbers]] = {}
 
     def numbers(self, tensor: Any) -> Numbers:
         """Its statistics, of which those of exactly this tensor, unchanged since, are known already."""
         known = self._known.get(id(tensor))
-        if known is not None and known[0]() is tensor and known[1] == _version(tensor):
+        if known is not None and known[0]() is tensor and known[1] == version_of(tensor):
             return known[2]
         found = summarize(tensor)
-        if _version(tensor) >= 0:
-            self._known[id(tensor)] = (weakref.ref(tensor), _version(tensor), found)
+        if version_of(tensor) >= 0:
+            self._known[id(tensor)] = (weakref.ref(tensor), version_of(tensor), found)
         return found
 
 
@@ -121,29 +123,10 @@ class NumericsInspector:
             return
         self._passed.add(model)
         passing = call.kept[self] = self._state.passing = _Pass(call.rank)
-        for name, module in model.named_modules():
-            if name:  # the forward of the model itself has begun: its hooks were asked for already
-                passing.hooks.append(module.register_forward_pre_hook(self._before(passing, name), with_kwargs=True))
-                passing.hooks.append(module.register_forward_hook(self._after(passing, name)))
-
-    def _before(self, passing: _Pass, name: str) -> Any:
-        def hook(_module: Any, args: Any, kwargs: Any) -> None:
-            if self._probe.has(self):
-                with self._probe.guarded(self):
-                    self._activations(passing, name, "input", (*args, *kwargs.values()))
-
-        return hook
-
-    def _after(self, passing: _Pass, name: str) -> Any:
-        def hook(_module: Any, _args: Any, output: Any) -> None:
-            if self._probe.has(self):
-                with self._probe.guarded(self):
-                    self._activations(passing, name, "output", output)
-
-        return hook
+        passing.hooks = ModuleHooks(self._probe, self, model, partial(self._activations, passing))
 
     def _activations(self, passing: _Pass, module: str, role: str, value: Any) -> None:
-        for index, tensor in enumerate(_tensors(value)):
+        for index, tensor in enumerate(tensors_of(value)):
             if has_memory(tensor):
                 body = _summarized(tensor, passing.numbers(tensor), module, role, index=index)
                 self._recorder.point(body, passing.rank, _FORWARD)
@@ -152,8 +135,8 @@ class NumericsInspector:
         passing = call.kept.pop(self, None)
         if passing is not None:
             self._state.passing = None
-            for hook in passing.hooks:
-                hook.remove()
+            if passing.hooks is not None:
+                passing.hooks.remove()
 
 
 def is_scale(name: str, parameter: Any) -> bool:
@@ -183,23 +166,6 @@ def _summarized(
         saturated_fraction=said.saturated_fraction,
         index=index,
     )
-
-
-def _tensors(value: Any) -> Iterator[Any]:
-    """The tensors of an output or of arguments, in order; containers are looked into."""
-    if is_tensor(value):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _tensors(one)
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _tensors(one)
-
-
-def _version(tensor: Any) -> int:
-    """How often the tensor was changed in place; -1 where torch does not count (inference mode)."""
-    return -1 if tensor.is_inference() else int(tensor._version)  # noqa: SLF001 - torch has no public name for it
 
 
 INSPECTOR = NumericsInspector()
