@@ -11,6 +11,9 @@ CHUNK_BYTES = 1 << 20
 LINE_BYTES = 1 << 16
 
 
+LOG, LOG_TIMES = "host.log", "host.log.times"
+
+
 @dataclass(frozen=True)
 class LogLine:
     """One line of the host's output; `t_ns` is None when no time was kept for it."""
@@ -24,7 +27,7 @@ class HostLog:
     """`host.log` and `host.log.times` of a session folder; both may be missing or still growing."""
 
     def __init__(self, folder: Path) -> None:
-        self._log, self._times_file = folder / "host.log", folder / "host.log.times"
+        self._log, self._times_file = folder / LOG, folder / LOG_TIMES
         self._starts = array("Q", [0])
         self._size = 0
         self._times = array("q")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shutil
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from sessions.bundle.layout import LOG, LOG_TIMES
+from sessions.copying import copy_stream
 from sessions.errors import SessionError
+from sessions.hostlog import LOG, LOG_TIMES
 from sessions.manifest import Manifest
 from sessions.opening import connect
 
@@ -78,24 +79,18 @@ def _name(stream: Path, number: int) -> str:
 
 
 def _copy(stream: Path, target: Path, shift_ns: int) -> None:
-    opened = connect(stream)
     try:
-        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as db:
-            opened.db.backup(db)
-            db.execute("PRAGMA journal_mode=DELETE")
-            if shift_ns:
-                db.execute("UPDATE event SET t_ns = t_ns + ?", (shift_ns,))
-                db.execute(
-                    "UPDATE rollup SET first_t_ns = first_t_ns + ?, last_t_ns = last_t_ns + ?", (shift_ns, shift_ns)
-                )
-                moved = "CAST(CAST(value AS INTEGER) + ? AS TEXT)"
-                db.execute(f"UPDATE meta SET value = {moved} WHERE key = 'opened_monotonic_ns'", (shift_ns,))
+        copy_stream(stream, target, partial(_move, shift_ns))
     except sqlite3.Error as error:
-        raise SessionError(
-            f"{stream}: cannot be copied: {error}", "Leave its session out, or open it alone."
-        ) from error
-    finally:
-        opened.close()
+        raise SessionError(f"{stream}: cannot be copied: {error}", "Leave its session out.") from error
+
+
+def _move(shift_ns: int, db: sqlite3.Connection) -> None:
+    if shift_ns:
+        db.execute("UPDATE event SET t_ns = t_ns + ?", (shift_ns,))
+        db.execute("UPDATE rollup SET first_t_ns = first_t_ns + ?, last_t_ns = last_t_ns + ?", (shift_ns, shift_ns))
+        moved = "CAST(CAST(value AS INTEGER) + ? AS TEXT)"
+        db.execute(f"UPDATE meta SET value = {moved} WHERE key = 'opened_monotonic_ns'", (shift_ns,))
 
 
 def _append_log(folder: Path, draft: Path, shift_ns: int) -> None:

@@ -190,7 +190,7 @@ class Recorder:
         rest = COMMIT_SECONDS
         while not wake.wait(rest):
             rest = COMMIT_SECONDS - (time.monotonic_ns() - self._flushed_ns) / 1e9
-            if rest <= 0 or not self._seq:
+            if rest <= 0:
                 rest = COMMIT_SECONDS
                 if self._rows.batch:
                     self.flush()

@@ -11,9 +11,6 @@ STACKS = "stacks.txt"
 DEFAULT_MAX_BYTES = 64 << 20
 MAX_UNPACKED_BYTES = 4 << 30
 
-LOG = "host.log"
-LOG_TIMES = "host.log.times"
-
 _MEMBER = re.compile(
     r"(bundle\.json|session\.json|host\.log|host\.log\.times|stacks\.txt"
     r"|streams/[0-9]{1,10}-[0-9]{1,6}\.sqlite|tensors/[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors)"

@@ -10,14 +10,16 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from sessions.bundle.layout import BUNDLE_SCHEMA, CONTENTS, DEFAULT_MAX_BYTES, LOG, LOG_TIMES, STACKS
+from sessions.bundle.layout import BUNDLE_SCHEMA, CONTENTS, DEFAULT_MAX_BYTES, STACKS
 from sessions.bundle.redaction import Redactor
+from sessions.copying import copy_stream
 from sessions.errors import SessionError
+from sessions.hostlog import LOG, LOG_TIMES
 from sessions.layout import quoted, table_of
 from sessions.manifest import FILE_NAME, Manifest
-from sessions.opening import connect
 
 _LOG_HEAD_BYTES, _LOG_TAIL_BYTES = 256 << 10, 2 << 20
 _LEAST_TELLING = ("kernel.launched", "tensor.kept", "value.summarized", "memory.sampled", "weight.written")
@@ -126,7 +128,7 @@ def _streams(folder: Path, scratch: Path, redactor: Redactor, contents: Contents
     for path in sorted((folder / "streams").glob("*.sqlite")):
         copy = scratch / path.name
         try:
-            _copy(path, copy, redactor)
+            copy_stream(path, copy, partial(_blot, redactor))
         except (SessionError, sqlite3.Error) as error:
             contents.unreadable.append(f"{path.name}: {error}")
             copy.unlink(missing_ok=True)
@@ -134,21 +136,9 @@ def _streams(folder: Path, scratch: Path, redactor: Redactor, contents: Contents
             yield copy
 
 
-def _copy(path: Path, target: Path, redactor: Redactor) -> None:
-    """What is committed in a stream, its write-ahead log included, in one file whose texts hold no secret."""
-    opened = connect(path)
-    try:
-        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as db:
-            opened.db.backup(db)
-            db.execute("PRAGMA journal_mode=DELETE")
-            db.execute("PRAGMA secure_delete=ON")
-            _blot(db, redactor)
-            db.execute("VACUUM")
-    finally:
-        opened.close()
-
-
-def _blot(db: sqlite3.Connection, redactor: Redactor) -> None:
+def _blot(redactor: Redactor, db: sqlite3.Connection) -> None:
+    """Take secrets out of a stream's texts, and out of the file's free pages."""
+    db.execute("PRAGMA secure_delete=ON")
     argvs = {row[0] for row in db.execute("SELECT value FROM meta WHERE key='argv'")}
     changed: list[tuple[str, int]] = []
     for number, text in db.execute("SELECT id, value FROM text"):
@@ -158,6 +148,7 @@ def _blot(db: sqlite3.Connection, redactor: Redactor) -> None:
                 changed.append((clean, number))
     db.executemany("UPDATE text SET value=? WHERE id=?", changed)
     db.executemany("UPDATE meta SET value=? WHERE value=?", [(_words(text, redactor), text) for text in argvs])
+    db.execute("VACUUM")
 
 
 def _words(text: str, redactor: Redactor) -> str:
