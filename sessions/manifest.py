@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,11 @@ class Manifest:
         part = file.with_name(f".{file.name}.{os.getpid()}")
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         part.replace(file)
+
+
+def timestamp() -> str:
+    """The time now, as manifests tell it: UTC, to the millisecond."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _file_of(path: Path) -> Path:

@@ -82,7 +82,8 @@ def _copy(stream: Path, target: Path, shift_ns: int) -> None:
     try:
         copy_stream(stream, target, partial(_move, shift_ns))
     except sqlite3.Error as error:
-        raise SessionError(f"{stream}: cannot be copied: {error}", "Leave its session out.") from error
+        what = f"{stream}: cannot be copied: {error}"
+        raise SessionError(what, "Leave its session out, or open it alone.") from error
 
 
 def _move(shift_ns: int, db: sqlite3.Connection) -> None:

@@ -11,10 +11,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 
-from sessions.manifest import Manifest, Outcome
+from sessions.manifest import Manifest, Outcome, timestamp
 from workbench import arming
 from workbench.errors import HOST_FAILED, UserError
 from workbench.hostlog import HostLog
@@ -61,7 +60,7 @@ class Host:
                 start_new_session=True,
             )
         except OSError as error:
-            self._write_manifest(Outcome(state="failed", exit_code=127, ended=_now(), duration_s=0.0))
+            self._write_manifest(Outcome(state="failed", exit_code=127, ended=timestamp(), duration_s=0.0))
             command = self.manifest.command[0]
             raise UserError(
                 f"the host cannot be started: {command}: {error.strerror}", "check the command after --", HOST_FAILED
@@ -143,7 +142,7 @@ class Host:
             state=state,
             exit_code=code if code >= 0 else None,
             signal=signal.Signals(-code).name if code < 0 else None,
-            ended=_now(),
+            ended=timestamp(),
             duration_s=round(time.monotonic() - self._started_s, 3),
             extra={"timed_out_after_s": self._timeout_s} if self._is_late else {},
         )
@@ -157,7 +156,3 @@ class Host:
                 f"the session's manifest cannot be written to {self.folder}: {error.strerror or error}",
                 "free some space or name another folder with -o DIR; what was recorded stays readable",
             ) from error
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

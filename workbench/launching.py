@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from inspectors.probe.events import KINDS
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
-from sessions.manifest import Manifest
+from sessions.manifest import Manifest, timestamp
 from sessions.recipe import Recipe
 from workbench import arming, hostpython, machine, places, planted, plugins
 from workbench.checkpointfiles import files_of
@@ -171,7 +170,7 @@ def version_of(distribution: str) -> str:
 def _manifest(watch: Watch, folder: Path, engines: tuple[str, ...]) -> Manifest:
     return Manifest(
         id=folder.name,
-        created=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        created=timestamp(),
         verb=watch.verb,
         level=watch.level,
         engines=engines,

@@ -6,7 +6,6 @@ import dataclasses
 import re
 import shutil
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 
 from inspectors.probe import bootstrap
@@ -15,7 +14,7 @@ from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from sessions.bundle.layout import SUFFIX
 from sessions.bundle.packing import pack
 from sessions.errors import SessionError
-from sessions.manifest import Manifest, Outcome
+from sessions.manifest import Manifest, Outcome, timestamp
 from sessions.session import Session
 from workbench import launching, plugins
 from workbench.failing import failing_call
@@ -48,7 +47,7 @@ class TestSessions:
         (folder / "streams").mkdir(parents=True)
         manifest = Manifest(
             id=folder.name,
-            created=_now(),
+            created=timestamp(),
             verb="pytest",
             command=tuple(sys.argv),
             level=self._level,
@@ -79,7 +78,7 @@ class TestSessions:
         if lines is None:
             return None
         state = "failed" if has_failed else "ok"
-        outcome = Outcome(state, 1 if has_failed else 0, ended=_now())
+        outcome = Outcome(state, 1 if has_failed else 0, ended=timestamp())
         dataclasses.replace(Manifest.read(folder), outcome=outcome).write(folder)
         target = self._folder / f"{folder.name}{SUFFIX}"
         pack(folder, target, why=why)
@@ -143,7 +142,3 @@ def _plain(name: str) -> str:
     """`tests/test_load.py::test_tp[4]` → `test_load.py-test_tp-4`: a file's name on every system."""
     file, _, test = name.partition("::")
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{file.rpartition('/')[2]}-{test}")[-_NAME_LENGTH:].strip("-.") or "test"
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
