@@ -43,8 +43,10 @@ def follow(host: Host, args: Namespace) -> int:
     return code
 
 
-def conclude(folder: Path, args: Namespace, *, has_just_run: bool, bundle: Bundle | None = None) -> int:
-    """Tell the verdict of a session as JSON or as text; returns the exit code."""
+def conclude(
+    folder: Path, args: Namespace, *, has_just_run: bool, bundle: Bundle | None = None, named: str = ""
+) -> int:
+    """Tell the verdict of a session, which the person calls `named`, as JSON or as text; returns the exit code."""
     session = Session.open(folder)
     try:
         verdict = verdict_of(
@@ -58,9 +60,7 @@ def conclude(folder: Path, args: Namespace, *, has_just_run: bool, bundle: Bundl
             said = verdict.as_json() | ({"bundle": str(bundle.path)} if bundle is not None else {})
             print(json.dumps(said, ensure_ascii=False))
         else:
-            print("\n".join(report(session, verdict)))
-            if bundle is not None:
-                print(f"bundle    {bundle.in_words()}")
+            print("\n".join(report(session, verdict, named, bundle)))
         if has_just_run:
             _explain(session, verdict)
     finally:
