@@ -15,10 +15,16 @@ _OF_A_LIBRARY = re.compile(r"/torch/|/numpy/|/safetensors/|/gguf/|/python3\.\d+/
 
 @dataclass(frozen=True)
 class FailingCall:
-    """`failed` says stage and exception; `facts` are (label, text): parameter, tensor, call, loader, places."""
+    """`error` is the exception in one line; `facts` are (label, text): parameter, tensor, call, loader, places."""
 
-    failed: str
+    stage: str
+    error: str
     facts: tuple[tuple[str, str], ...]
+
+    @property
+    def failed(self) -> str:
+        """Stage and exception."""
+        return f"{self.stage} failed: {self.error}"
 
     @property
     def lines(self) -> list[str]:
@@ -42,11 +48,11 @@ def failing_call(session: Session) -> FailingCall | None:
         raise TypeError(f"{event.ref} is a {event.kind}, expected a failure")
     called = loader_call(session, event)
     facts = _of_call(called, event.rank) if called is not None else _of_module(body, event.rank)
-    failed = f"{body.failed_stage} failed: {body.error}: {' '.join(body.message.split())}"
+    error = f"{body.error}: {' '.join(body.message.split())}"
     place, _, function = raised_at(body).partition(" ")
     is_loader = called is not None and function.rpartition(".")[2] == called.loader.rpartition(".")[2]
     place += f" in {function}" if function and not is_loader else ""
-    return FailingCall(failed, (*facts, *([("raised at", place)] if place else [])))
+    return FailingCall(body.failed_stage, error, (*facts, *([("raised at", place)] if place else [])))
 
 
 def loader_call(session: Session, event: Event) -> LoaderCalled | None:
