@@ -39,6 +39,7 @@ class Watch:
     scenario: str | None = None
     timeout_s: float | None = None
     hold_s: float = 0.0
+    listen: str = ""
     limits: str = ""
 
 
@@ -179,10 +180,16 @@ def _manifest(watch: Watch, folder: Path, engines: tuple[str, ...]) -> Manifest:
         is_paused_at_start=watch.is_paused_at_start,
         breakpoints=watch.breakpoints,
         max_events=watch.max_events,
-        extra={**machine.measured_facts(), **({"hold_seconds": watch.hold_s} if watch.hold_s else {})},
+        extra={**machine.measured_facts(), **_waiting(watch)},
         limits=watch.limits,
         kinds=tuple(sorted(KINDS)),
     )
+
+
+def _waiting(watch: Watch) -> dict[str, object]:
+    """How somebody can come in while the host runs; nothing of it where it was not asked for."""
+    said: dict[str, object] = {"hold_seconds": watch.hold_s, "listen": watch.listen}
+    return {name: value for name, value in said.items() if value}
 
 
 def inspector_modules() -> tuple[str, ...]:

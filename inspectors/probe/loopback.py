@@ -1,4 +1,4 @@
-"""Where a host may listen beside its Unix socket: HOST:PORT of the machine itself, and nothing that others can reach."""
+"""Where a host may listen beside its Unix socket: HOST:PORT of the machine itself, nothing that others can reach."""
 
 from __future__ import annotations
 

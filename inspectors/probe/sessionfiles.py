@@ -27,7 +27,7 @@ _Row = Sequence[Any]
 
 
 def listing(folder: Path) -> dict[str, Any]:
-    """Names and sizes of the files that can be taken."""
+    """Names, sizes and times of the files that can be taken; of a stream they say little, its log is another file."""
     names = ("session.json", "host.log", "host.log.times", "stacks.txt")
     found = [folder / name for name in names] + sorted((folder / "streams").glob("*.sqlite"))[:MOST_FILES]
     files = []
@@ -35,7 +35,8 @@ def listing(folder: Path) -> dict[str, Any]:
         name = path.relative_to(folder).as_posix()
         if _STREAM.fullmatch(name) or _PLAIN.fullmatch(name):
             with contextlib.suppress(OSError, ValueError):
-                files.append({"name": name, "bytes": _inside(folder, name).stat().st_size})
+                facts = _inside(folder, name).stat()
+                files.append({"name": name, "bytes": facts.st_size, "changed_ns": facts.st_mtime_ns})
     return {"files": files}
 
 
@@ -72,16 +73,17 @@ def rows(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
         if isinstance(numbers, list):
             wanted = [int(number) for number in numbers[:MOST_ROWS]]
             marks = ",".join("?" * len(wanted))
-            found = db.execute(f'SELECT rowid, * FROM "{table}" WHERE rowid IN ({marks})', wanted)
+            found = db.execute(f'SELECT rowid, * FROM "{table}" WHERE rowid IN ({marks})', wanted)  # noqa: S608 - a plain name
             return _reply(found)
         after = int(asked.get("after", 0))
-        found = db.execute(f'SELECT rowid, * FROM "{table}" WHERE rowid > ? ORDER BY rowid LIMIT {MOST_ROWS}', (after,))
+        found = db.execute(f'SELECT rowid, * FROM "{table}" WHERE rowid > ? ORDER BY rowid LIMIT {MOST_ROWS}', (after,))  # noqa: S608
         return _reply(found)
 
 
 def _reply(found: sqlite3.Cursor) -> dict[str, Any]:
     """As many rows as fit; `is_all` when there were no more."""
-    out, size = [], 0
+    out: list[list[Any]] = []
+    size = 0
     for row in found:
         values = [_value(one) for one in row]
         size += 24 * len(values) + sum(len(one) for one in values if isinstance(one, str))

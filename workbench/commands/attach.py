@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from sessions.control import Control, ControlError
-from sessions.session import Session
+from sessions.control import Control
 from workbench import arguments, places
+from workbench.attaching import remote
+from workbench.attaching.told import tell
 from workbench.command import Command
 from workbench.errors import CLEAN, INCOMPLETE, UserError
-from workbench.failing import failing_call
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("host", metavar="SESSION|PID", help="a session folder, or the id of a process of the host")
+    parser.add_argument(
+        "host", metavar="SESSION|HOST:PORT|PID",
+        help="a session folder, the port of a host that was started with --listen, or the id of a process",
+    )  # fmt: skip
     parser.add_argument("--release", action="store_true", help="let a host that waits go on")
     parser.add_argument("--stacks", action="store_true", help="print what every thread of the host does")
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="with HOST:PORT: a file with the token (else LOADSCOPE_TOKEN, or it is asked for)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="with HOST:PORT: copy the session into this folder (else the state folder)",
+    )
     arguments.add_json(parser)
 
 
 def _run(args: Namespace) -> int:
+    if remote.is_address(args.host):
+        return remote.attach(args)
     folder = _folder_of_process(int(args.host)) if args.host.isdigit() else places.session_folder(args.host)
     control = Control.connect(folder)
     if control is None:
@@ -39,41 +54,8 @@ def _run(args: Namespace) -> int:
         open_session(folder)
         return CLEAN
     with control:
-        try:
-            said = _told(control, folder, args)
-        except ControlError as error:
-            raise UserError(f"{folder}: {error}", f"loadscope open {folder}", INCOMPLETE) from error
-    print(json.dumps(said, ensure_ascii=False) if args.json else "\n".join(_lines(said)))
+        tell(control, folder, args)
     return CLEAN
-
-
-def _told(control: Control, folder: Path, args: Namespace) -> dict[str, object]:
-    state = control.state()
-    session = Session.open(folder)
-    try:
-        failing = failing_call(session)
-    finally:
-        session.close()
-    said: dict[str, object] = {
-        "schema": 1, "verb": "attach", "outcome": "ok", "exit_code": CLEAN, "session": str(folder), "pid": control.pid,
-        "state": state["state"], "why": state["why"], "failing_call": failing,
-    }  # fmt: skip
-    if args.stacks:
-        said["threads"] = [{"name": name, "frames": frames} for name, frames in control.stacks()]
-    if args.release:
-        control.release()
-        said["state"] = "running"
-    return said
-
-
-def _lines(said: dict[str, object]) -> list[str]:
-    why = f" at {said['why']}" if said["state"] == "paused" and said["why"] else ""
-    lines = [f"host      process {said['pid']}, {said['state']}{why}"]
-    failing, threads = said["failing_call"], said.get("threads", [])
-    lines += [f"          {line}" for line in failing] if isinstance(failing, list) else []
-    for thread in threads if isinstance(threads, list) else []:
-        lines += [f"thread    {thread['name']}", *(f"          {frame}" for frame in thread["frames"])]
-    return [*lines, f"next      loadscope attach {said['session']}, on a terminal"]
 
 
 def _folder_of_process(pid: int) -> Path:
