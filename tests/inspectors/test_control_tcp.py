@@ -133,7 +133,7 @@ def test_a_forked_child_listens_at_a_port_of_its_own(toy):
         while host.poll() is None and time.monotonic() < deadline:
             for control in Control.connect_all(toy.session):
                 with control:
-                    if control.wait(30)["state"] != "paused":
+                    if control.pid in ports or control.wait(30)["state"] != "paused":
                         continue
                     found = json.loads((toy.session / "control" / f"{control.pid}.json").read_text("utf-8"))
                     ports[control.pid] = port_of(found)
