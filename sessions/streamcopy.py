@@ -62,11 +62,14 @@ class StreamCopy:
         draft = self._path.with_suffix(".part")
         draft.unlink(missing_ok=True)
         self._last = {}
-        with contextlib.closing(_connect(draft)) as db:
-            db.execute("BEGIN")
-            self._take(db)
-            db.execute("COMMIT")
-        draft.replace(self._path)
+        try:
+            with contextlib.closing(_connect(draft)) as db:
+                db.execute("BEGIN")
+                self._take(db)
+                db.execute("COMMIT")
+            draft.replace(self._path)
+        finally:
+            draft.unlink(missing_ok=True)
         return True
 
     def _forget_another(self) -> None:
