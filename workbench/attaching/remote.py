@@ -141,14 +141,18 @@ def _followed(mirror: Mirror, control: Control, of: str) -> Iterator[None]:
     """Keep the mirror up to date in a thread until the host ends or the block does."""
     stop = threading.Event()
     mirror.mark(is_followed=True, of=of)
-    thread = threading.Thread(target=follow, args=(mirror, control, stop), name="loadscope-mirror", daemon=True)
+
+    def run() -> None:
+        follow(mirror, control, stop)
+        mirror.mark(is_followed=False, of=of)
+
+    thread = threading.Thread(target=run, name="loadscope-mirror", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join(timeout=10)
-        mirror.mark(is_followed=False, of=of)
 
 
 def follow(mirror: Mirror, control: Control, stop: threading.Event) -> None:
