@@ -11,9 +11,10 @@ from pathlib import Path
 from inspectors.probe.events import KINDS
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
-from sessions.manifest import Manifest, timestamp
+from sessions.manifest import Manifest, Outcome, timestamp
 from sessions.recipe import Recipe
 from workbench import arming, hostpython, machine, places, planted, plugins
+from workbench.attaching.process import Process
 from workbench.checkpointfiles import files_of
 from workbench.errors import UserError
 from workbench.host import Host
@@ -121,6 +122,18 @@ def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: W
     recipe = Recipe(folder=str(Path.cwd()))
     manifest = dataclasses.replace(_manifest(watch, folder, engines), command=command, name=name, recipe=recipe)
     return Host(folder, manifest, echoes_log=watch.echoes_log, timeout_s=watch.timeout_s)
+
+
+def manifest_of_attached(process: Process, folder: Path, engines: tuple[str, ...], watch: Watch) -> Manifest:
+    """The manifest of a session that begins in the middle of a process's life: it says so, and since when."""
+    manifest = _manifest(watch, folder, engines)
+    return dataclasses.replace(
+        manifest,
+        command=process.command,
+        name=process.name,
+        outcome=Outcome(state="running"),
+        extra={**manifest.extra, "attached": {"at": manifest.created, "pid": process.pid}},
+    )
 
 
 def _recipe(load: Load) -> Recipe:
