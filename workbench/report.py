@@ -24,6 +24,8 @@ def report(session: Session, verdict: Verdict) -> list[str]:
     ]
     took = f" in {manifest.outcome.duration_s:.1f} s" if manifest.outcome and manifest.outcome.duration_s else ""
     lines = [f"loaded    {' · '.join(filter(None, loaded))}", f"outcome   {verdict.outcome}{took}"]
+    if manifest.attached_at:
+        lines.append(f"attached  while it ran, at {manifest.attached_at}: what it loaded before is not known")
     if verdict.summary is None:
         lines.append("judged    not here: that needs loadscope with its dependencies")
     else:
