@@ -1,4 +1,4 @@
-"""Attaching to a process that was not started under Loadscope: entered where Python allows it, told plainly where not."""
+"""Attaching to a process that was not started under Loadscope: entered where Python allows it, else told plainly."""
 
 from __future__ import annotations
 
@@ -28,11 +28,25 @@ needs_314 = pytest.mark.skipif(
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take rights away or become another user")
 
 ROUND = "    model = Model(); model.load_weights(iterate(open_checkpoint('x'))); print(model.values(), flush=True)\n"
-IMPORTS = "import select, sys\nfrom toyengine.models.toy import Model\nfrom toyengine.reading import iterate, open_checkpoint\n"
-AT_WORK = (
-    f"{IMPORTS}print('ready', flush=True)\nwhile True:\n    if not select.select([sys.stdin], [], [], 0.02)[0]: continue\n"
-    f"    if not sys.stdin.readline(): break\n{ROUND}"
+IMPORTS = (
+    "import select, sys\n"
+    "from toyengine.models.toy import Model\n"
+    "from toyengine.reading import iterate, open_checkpoint\n"
 )
+WAITS = "    if not select.select([sys.stdin], [], [], 0.02)[0]: continue\n    if not sys.stdin.readline(): break\n"
+AT_WORK = f"{IMPORTS}print('ready', flush=True)\nwhile True:\n{WAITS}{ROUND}"
+IMPORTS_LATER = f"import select, sys\nprint('ready', flush=True)\nwhile True:\n{WAITS}" + "".join(
+    f"    {line}\n" for line in (IMPORTS + ROUND.strip()).splitlines()
+)
+LOADS_SLOWLY = f"""{IMPORTS}
+def slowly(weights):
+    for pair in weights:
+        print('ready', flush=True)
+        while not select.select([sys.stdin], [], [], 0.02)[0]: pass
+        sys.stdin.readline()
+        yield pair
+model = Model(); model.load_weights(slowly(iterate(open_checkpoint('x')))); print(model.values(), flush=True)
+"""
 IN_C = f"{IMPORTS}print('ready', flush=True)\nfor line in sys.stdin:\n{ROUND}"
 LOADED = "{'a.weight': [1, 2], 'b.weight': [3, 4], 'c.weight': [5]}\n"
 
@@ -129,7 +143,10 @@ def test_what_a_running_process_loads_from_then_on_is_recorded_and_nothing_else_
 @needs_314
 def test_a_main_thread_that_waits_in_c_is_entered_when_it_comes_back(start, loadscope, variables, tmp_path):
     host = start(IN_C)
-    code = "import workbench.attaching.late as late, sys; late.ENTER_SECONDS = 0.3; from workbench.cli import main; sys.exit(main())"
+    code = (
+        "import workbench.attaching.late as late, sys; late.ENTER_SECONDS = 0.3; "
+        "from workbench.cli import main; sys.exit(main())"
+    )
     words = [sys.executable, "-c", code, "attach", str(host.pid), *WORDS, "-o", str(tmp_path / "session")]
     done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
     what, try_ = done.stderr.splitlines()
@@ -139,6 +156,30 @@ def test_a_main_thread_that_waits_in_c_is_entered_when_it_comes_back(start, load
     ran = loadscope("attach", host.pid, *WORDS, "--json")
     assert (ran.exit_code, ran.json["session"]) == (0, str(tmp_path / "session")), ran.stderr
     assert host.end() == ""
+
+
+@needs_314
+def test_an_engine_that_is_imported_after_that_is_recorded_from_its_first_call(start, loadscope, tmp_path):
+    host = start(IMPORTS_LATER)
+    ran = loadscope("attach", host.pid, *WORDS, "-o", tmp_path / "session")
+    assert (ran.exit_code, "it has imported no engine yet" in ran.stderr) == (0, True), ran.stderr
+    assert "no engine yet, running" in ran.stdout
+    assert host.load() == LOADED
+    assert loadscope("attach", host.pid, "--json").json["pid"] == host.pid
+    assert host.end() == ""
+    session = Session.open(tmp_path / "session")
+    assert session.count("loader.called") == 3
+    session.close()
+
+
+@needs_314
+def test_the_rest_of_a_load_that_is_under_way_is_no_ground_to_miss_anything(start, loadscope, tmp_path):
+    host = start(LOADS_SLOWLY)
+    assert loadscope("attach", host.pid, *WORDS, "-o", tmp_path / "session").exit_code == 0
+    assert [host.load() for _ in range(3)] == ["ready\n", "ready\n", LOADED]
+    assert host.end() == ""
+    judged = loadscope("diagnose", tmp_path / "session", "--json").json["findings"]
+    assert [one["class"] for one in judged] == ["session/attached-late"]
 
 
 @needs_314
@@ -212,7 +253,7 @@ def test_without_the_right_to_trace_it_is_said_which_right_is_missing(start, var
 @needs_root
 def test_a_process_of_another_user_is_left_to_him(loadscope, variables):
     """Even by root: to find out about its Python, that user's program would have to be run."""
-    process = subprocess.Popen(["/bin/sleep", "600"], preexec_fn=lambda: os.setuid(65534))
+    process = subprocess.Popen(["/bin/sleep", "600"], user=65534)
     name = pwd.getpwuid(65534).pw_name
     try:
         what, try_ = refused(loadscope("attach", process.pid), 2)
