@@ -72,6 +72,8 @@ class Control:
     @classmethod
     def _let_in(cls, connection: socket.socket, token: str) -> Control:
         connection.settimeout(_CONNECT_SECONDS)
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         control = cls(connection, 0)
         try:
             reply = control.ask({"token": token}, seconds=_CONNECT_SECONDS - _REPLY_SECONDS)

@@ -58,7 +58,7 @@ class Mirror:
         self._tell = tell
         try:
             return self._pull()
-        except (StrangeReplyError, sqlite3.Error) as error:
+        except (StrangeReplyError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise SessionError(
                 f"{self._address}: what it sends is no session: {error}", "Is this port that of a Loadscope host?"
             ) from error

@@ -20,6 +20,7 @@ _NEEDED = frozenset({"meta", "text", "field", "event", "rollup"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _MOST_TABLES, _MOST_COLUMNS, _MOST_ASKED = 200, 200, 1000
 _MOST_NUMBER = 1 << 62
+_AS_THEY_ARE = frozenset({int, str, type(None)})
 _NOT_FINITE = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 
 
@@ -169,22 +170,24 @@ class StreamCopy:
         rows = reply.get("rows")
         if not isinstance(rows, list):
             raise StrangeReplyError("rows that are no list")
+        size = 0
         for row in rows:
             is_row = isinstance(row, list) and len(row) == width and type(row[0]) is int
             if not is_row or not 0 < row[0] < _MOST_NUMBER:
                 raise StrangeReplyError(f"a row {row!r:.60}")
-            row[1:] = [_value(one) for one in row[1:]]
-        self._count(sum(8 if not isinstance(one, str) else len(one) for row in rows for one in row))
+            kinds = set(map(type, row))
+            if not kinds <= _AS_THEY_ARE:
+                row[1:] = [_value(one) for one in row[1:]]
+            size += 8 * width + (sum(len(one) for one in row if isinstance(one, str)) if str in kinds else 0)
+        self._count(size)
         return rows
 
 
 def _value(one: Any) -> int | float | str | None:
-    if isinstance(one, list) and len(one) == 1 and one[0] in _NOT_FINITE:
-        return _NOT_FINITE[one[0]]
-    if one is None or isinstance(one, float) or (isinstance(one, int) and -(1 << 63) <= one < 1 << 63):
+    if isinstance(one, list) and len(one) == 1 and str(one[0]) in _NOT_FINITE:
+        return _NOT_FINITE[str(one[0])]
+    if one is None or isinstance(one, (int, float, str)):
         return one
-    if isinstance(one, str):
-        return one.encode("utf-8", "replace").decode()  # SQLite takes no halves of surrogate pairs
     raise StrangeReplyError(f"a value {one!r:.60}")
 
 

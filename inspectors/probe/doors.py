@@ -103,10 +103,11 @@ def _turn_away(visit: Visit) -> None:
 
 
 def _keep_alive(connection: socket.socket) -> None:
-    """A client whose machine is gone must not hold a host for ever."""
+    """A client whose machine is gone must not hold a host for ever; one that is there is answered at once."""
     if connection.family == socket.AF_UNIX:
         return
     with contextlib.suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
             if hasattr(socket, option):

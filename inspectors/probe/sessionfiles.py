@@ -18,12 +18,13 @@ from urllib.parse import quote
 
 MOST_FILES = 4096
 MOST_BYTES = 256 << 10
-MOST_ROWS = 1024
+MOST_ROWS = 4096
 MOST_REPLY_BYTES = 512 << 10
 _PLAIN = re.compile(r"session\.json|host\.log|host\.log\.times|stacks\.txt")
 _STREAM = re.compile(r"streams/[0-9]{1,10}-[0-9]{1,6}\.sqlite")
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _Row = Sequence[Any]
+_AS_THEY_ARE = frozenset({int, str, type(None)})
 
 
 def listing(folder: Path) -> dict[str, Any]:
@@ -82,14 +83,14 @@ def rows(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 def _reply(found: sqlite3.Cursor) -> dict[str, Any]:
     """As many rows as fit; `is_all` when there were no more."""
-    out: list[list[Any]] = []
+    out: list[_Row] = []
     size = 0
     for row in found:
-        values = [_value(one) for one in row]
-        size += 24 * len(values) + sum(len(one) for one in values if isinstance(one, str))
+        kinds = set(map(type, row))
+        size += 16 * len(row) + (sum(len(one) for one in row if isinstance(one, str)) if str in kinds else 0)
         if out and size > MOST_REPLY_BYTES:
             return {"rows": out, "is_all": False}
-        out.append(values)
+        out.append(row if kinds <= _AS_THEY_ARE else [_value(one) for one in row])
     return {"rows": out, "is_all": len(out) < MOST_ROWS}
 
 

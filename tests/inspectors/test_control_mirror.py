@@ -201,6 +201,9 @@ LIES = [
     lying("rows", rows=[[1]]),
     lying("rows", rows=[["1", 2, 3]]),
     lying("rows", rows=[[1, {}, 3], [1, 2, 3]]),
+    lying("rows", rows=[[1, [{}], 3]]),
+    lying("rows", rows=[[1, "\ud800", 3]]),
+    lying("rows", rows=[[1, 1 << 70, *[1] * 5]]),
     lying("rows", rows=[[5, 1, 1], [4, 1, 1]], is_all=False),
 ]
 
