@@ -1,7 +1,8 @@
-"""The client of a host's control channel: pause, step, breakpoints and the tensor at hand."""
+"""The client of a host's control channel: pause, step, breakpoints, the tensor at hand and the session's files."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import socket
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 _CONNECT_SECONDS = 5.0
 _REPLY_SECONDS = 60.0
+_MAX_REPLY_BYTES = 8 << 20
 
 
 class ControlError(Exception):
@@ -20,6 +22,10 @@ class ControlError(Exception):
         self.is_gone = is_gone
 
 
+class NotLetInError(ControlError):
+    """Somebody listens there, and does not take the token."""
+
+
 class Control:
     """One connection to one host process. A host whose last connection closes is let go."""
 
@@ -28,13 +34,13 @@ class Control:
         self._lines = connection.makefile("rwb")
 
     @classmethod
-    def connect(cls, session_folder: str | Path) -> Control | None:
-        """The first host of the session that answers; None when none does (not started yet, or ended)."""
-        for note in sorted((Path(session_folder) / "control").glob("*.json")):
-            found = cls._connect(note)
-            if found is not None:
-                return found
-        return None
+    def connect(cls, session_folder: str | Path, pid: int | None = None) -> Control | None:
+        """The first host of the session that answers, or the process `pid` alone; None when none does.
+
+        It has not started yet then, or has ended.
+        """
+        notes = sorted((Path(session_folder) / "control").glob("*.json" if pid is None else f"{pid}.json"))
+        return next((found for note in notes if (found := cls._connect(note)) is not None), None)
 
     @classmethod
     def connect_all(cls, session_folder: str | Path) -> list[Control]:
@@ -43,54 +49,77 @@ class Control:
         return [found for note in notes if (found := cls._connect(note)) is not None]
 
     @classmethod
+    def at(cls, host: str, port: int, token: str) -> Control:
+        """The host that listens at this TCP address. OSError when nobody does, NotLetInError for a wrong token."""
+        return cls._let_in(socket.create_connection((host, port), _CONNECT_SECONDS), token)
+
+    @classmethod
     def _connect(cls, note: Path) -> Control | None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(_CONNECT_SECONDS)
         try:
             said = json.loads(note.read_text("utf-8"))
-            connection.connect(str(said["address"]))
-            control = cls(connection, int(said["pid"]))
-            control._ask({"token": str(said["token"])})
-        except (OSError, ValueError, KeyError, TypeError, ControlError):
-            connection.close()
+            token = str(said["token"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
+        for open_ in (_unix, _tcp):
+            try:
+                connection = open_(said)
+                if connection is not None:
+                    return cls._let_in(connection, token)
+            except (OSError, ValueError, KeyError, TypeError, ControlError):  # noqa: PERF203 - two at most
+                continue
+        return None
+
+    @classmethod
+    def _let_in(cls, connection: socket.socket, token: str) -> Control:
+        connection.settimeout(_CONNECT_SECONDS)
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        control = cls(connection, 0)
+        try:
+            reply = control.ask({"token": token}, seconds=_CONNECT_SECONDS - _REPLY_SECONDS)
+        except ControlError as error:
+            control.close()
+            if error.is_gone:
+                raise OSError(str(error)) from error
+            raise NotLetInError(str(error)) from error
+        control.pid = reply["pid"] if isinstance(reply.get("pid"), int) else 0
         return control
 
     def state(self) -> dict[str, Any]:
         """`state` ("running", "paused" or "ended"), `seq`, `why` and `breakpoint`."""
-        return self._ask({"do": "state"})
+        return self.ask({"do": "state"})
 
     def wait(self, seconds: float) -> dict[str, Any]:
         """The state as soon as the host is paused or ended, at the latest after `seconds`."""
-        return self._ask({"do": "wait", "seconds": seconds}, seconds)
+        return self.ask({"do": "wait", "seconds": seconds}, seconds)
 
     def run(self, until: str) -> None:
         """Go on until "next", "any", "out", "parameter", "layer" or "breakpoint"."""
-        self._ask({"do": "run", "until": until})
+        self.ask({"do": "run", "until": until})
 
     def breakpoints(self, conditions: list[str]) -> None:
         """Replace the breakpoints; ControlError names the one that cannot be read."""
-        self._ask({"do": "breakpoints", "set": conditions})
+        self.ask({"do": "breakpoints", "set": conditions})
 
     def inspect(
         self, what: str = "source", *, row: int = 0, column: int = 0, rows: int = 8, columns: int = 8
     ) -> dict[str, Any]:
         """The tensor at hand ("source" or "parameter"): name, dtype, shape, statistics, histogram, window of values."""
         asked = {"do": "inspect", "what": what, "row": row, "column": column, "rows": rows, "columns": columns}
-        return self._ask(asked)
+        return self.ask(asked)
 
     def stacks(self) -> list[tuple[str, list[str]]]:
         """The name of each host thread and what it does, `file:line function`, innermost first."""
-        threads = self._ask({"do": "stacks"}).get("threads", [])
+        threads = self.ask({"do": "stacks"}).get("threads", [])
         return [(str(one.get("name")), [str(line) for line in one.get("frames", ())]) for one in threads]
 
     def pause(self) -> None:
         """Hold the host at its next event."""
-        self._ask({"do": "pause"})
+        self.ask({"do": "pause"})
 
     def release(self) -> None:
         """Let the host go, without further pauses."""
-        self._ask({"do": "release"})
+        self.ask({"do": "release"})
 
     def close(self) -> None:
         """Leave; the host is let go when nobody else is connected."""
@@ -108,20 +137,42 @@ class Control:
     ) -> None:
         self.close()
 
-    def _ask(self, request: dict[str, Any], seconds: float = 0.0) -> dict[str, Any]:
+    def ask(self, request: dict[str, Any], seconds: float = 0.0) -> dict[str, Any]:
+        """The reply to one request, which may take `seconds` longer than others. ControlError when it is refused."""
         try:
             self._connection.settimeout(_REPLY_SECONDS + seconds)
             self._lines.write(json.dumps(request).encode() + b"\n")
             self._lines.flush()
-            line = self._lines.readline()
+            line = self._lines.readline(_MAX_REPLY_BYTES)
         except (OSError, ValueError) as error:
             raise ControlError(f"the host (pid {self.pid}) is gone: {error}", is_gone=True) from error
         if not line:
             raise ControlError(f"the host (pid {self.pid}) is gone", is_gone=True)
         try:
-            reply = json.loads(line)
-        except ValueError as error:
+            reply = json.loads(line) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError) as error:
             raise ControlError(f"the host (pid {self.pid}) sent something that is no reply") from error
         if not isinstance(reply, dict) or not reply.get("ok"):
             raise ControlError(str(reply.get("error", "refused")) if isinstance(reply, dict) else "refused")
         return reply
+
+
+def _unix(note: dict[str, Any]) -> socket.socket | None:
+    if "address" not in note:
+        return None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(_CONNECT_SECONDS)
+    try:
+        connection.connect(str(note["address"]))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _tcp(note: dict[str, Any]) -> socket.socket | None:
+    """Where the socket's file is not on this machine; an address of another machine is not taken from a note."""
+    host, _, port = str(note.get("tcp", "")).rpartition(":")
+    if not host or not ipaddress.ip_address(host.strip("[]")).is_loopback:
+        return None
+    return socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS)

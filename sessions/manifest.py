@@ -63,6 +63,12 @@ class Manifest:
     outcome: Outcome | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def attached_at(self) -> str:
+        """When the process was entered in the middle of its life, "" when it was watched from its start."""
+        said = self.extra.get("attached")
+        return str(said.get("at", "?")) if isinstance(said, dict) else ""
+
     @classmethod
     def read(cls, path: Path | str) -> Manifest:
         """Read `session.json` of a session folder (or the file itself); SessionError when it is not one."""

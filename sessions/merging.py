@@ -115,11 +115,12 @@ def _merged(manifests: Sequence[Manifest], folders: Sequence[Path], shifts: Sequ
     worst = max(outcomes, key=lambda one: _BADNESS.get(one.state, len(_BADNESS)), default=None)
     told = [{"session": str(f), "shift_ns": shift} for f, shift in zip(folders, shifts, strict=True)]
     first = manifests[0]
+    late = next(({"attached": one.extra["attached"]} for one in manifests if one.attached_at), {})
     return dataclasses.replace(
         first,
         id=name,
         tp=max(one.tp for one in manifests),
         engines=tuple(dict.fromkeys(engine for one in manifests for engine in one.engines)),
         outcome=worst,
-        extra={**first.extra, "merged_from": told},
+        extra={**first.extra, **late, "merged_from": told},
     )

@@ -29,7 +29,11 @@ class Coverage:
 
 @dataclass(frozen=True)
 class ParameterView:
-    """One parameter of one rank; shape and bytes are this rank's. Coverage is computed when it is asked for."""
+    """One parameter of one rank; shape and bytes are this rank's. Coverage is computed when it is asked for.
+
+    `was_seen_made` is false where the process was entered after its start and the parameter may be older than that:
+    what was filled before is not known then, and no writes here mean nothing.
+    """
 
     name: str
     rank: int
@@ -43,6 +47,7 @@ class ParameterView:
     until: int | None = field(repr=False)
     now_ns: int | None = field(repr=False)
     ledger: Ledger = field(repr=False, compare=False)
+    was_seen_made: bool = field(default=True, repr=False)
 
     @property
     def module(self) -> str:
@@ -78,7 +83,9 @@ class ParameterView:
 
     @cached_property
     def is_final(self) -> bool:
-        """True once this rank's load has ended without failing."""
+        """True once this rank's load has ended without failing, and began in this session."""
+        if not self.was_seen_made:
+            return False
         end = self.ledger.finals.get(self.rank)
         return end is not None and (self.now_ns is None or end <= self.now_ns)
 
@@ -90,6 +97,8 @@ class ParameterView:
     @cached_property
     def unknown_because(self) -> str:
         """Why coverage is not known, "" when it is."""
+        if not self.was_seen_made and (not self.ledger.has_writes or self._written is None or self._written.never):
+            return "it may have been filled before Loadscope was attached"
         if not self.ledger.has_writes:
             return "no writes are recorded at this level" if self.loader_calls else ""
         if self.suspicions:
@@ -113,8 +122,11 @@ class ParameterView:
     @cached_property
     def grid(self) -> Grid | None:
         """The boxes written, None when they are not known."""
-        if not self.is_known:
-            return None
+        return self._written if self.is_known else None
+
+    @cached_property
+    def _written(self) -> Grid | None:
+        """The boxes that are known to have been written, None where they are too many pieces to count."""
         return boxes.grid(self.shape, [box for write in self.writes for box in self.boxes_of(write)])
 
     @cached_property
@@ -146,10 +158,11 @@ def parameters(session: Session, until: int | None = None) -> tuple[ParameterVie
     known = ledger(session)
     now_ns = session.event(until).t_ns if until is not None and 0 <= until < len(session) else None
     rows = session.kept("parameter rows", lambda: sorted(_registered(session, known)))
+    made = _made(session)
     return tuple(
         ParameterView(
             r.name, r.rank, r.parameter_class, r.dtype, r.shape, r.size_bytes, r.loader, r.where, r.position,
-            until, now_ns, known,
+            until, now_ns, known, made is None or (r.rank, r.name) in made,
         )
         for r in rows
         if until is None or r.position <= until
@@ -160,13 +173,31 @@ def parameter(session: Session, name: str) -> tuple[ParameterView, ...]:
     """One parameter on every rank, as of the end: without reading what was recorded of the others. () for none."""
     known = ledger_of(session, name)
     rows = sorted(_registered(session, known, name))
+    made = _made(session)
     return tuple(
         ParameterView(
             r.name, r.rank, r.parameter_class, r.dtype, r.shape, r.size_bytes, r.loader, r.where, r.position,
-            None, None, known,
+            None, None, known, made is None or (r.rank, r.name) in made,
         )
         for r in rows
     )  # fmt: skip
+
+
+def _made(session: Session) -> frozenset[tuple[int, str]] | None:
+    """Parameters of modules that were made in this session, None where that is all of them."""
+    if not session.manifest.attached_at:
+        return None
+    return session.kept("parameters made", lambda: _made_since(session))
+
+
+def _made_since(session: Session) -> frozenset[tuple[int, str]]:
+    modules = {(row[5], row[6] or "") for row in session.rows("weights.created", ("module",))}
+    found = set()
+    for row in session.rows("parameter.registered", ("parameter", "built_as")):
+        rank, name, built_as = row[5:8]
+        if (rank, built_as or (name or "").rpartition(".")[0]) in modules:
+            found.add((rank, name or ""))
+    return frozenset(found)
 
 
 class _Registered(NamedTuple):

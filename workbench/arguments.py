@@ -6,9 +6,11 @@ import difflib
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from backends.devices.limits import LIMITS
+from inspectors.probe import loopback
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from workbench import plugins
 from workbench.diagnosis.finding import SEVERITIES
+from workbench.errors import UserError
 from workbench.launching import DEFAULT_LEVEL, Watch
 from workbench.outcome import NEVER
 
@@ -46,6 +48,16 @@ def limits_named(name: str) -> str:
     raise ArgumentTypeError(f"no device's limits are called {name!r}: {meant}Known: {', '.join(LIMITS)}")
 
 
+def loopback_address(text: str) -> str:
+    """HOST:PORT of this machine alone. Raises UserError (exit 2) for an address that others could reach."""
+    try:
+        return loopback.shown(*loopback.parse(text))
+    except loopback.AddressError as error:
+        raise UserError(
+            f"--listen {text}: {error}", "--listen 127.0.0.1:5678; from elsewhere forward that port, as ssh -L does"
+        ) from error
+
+
 def add_fail_on(parser: ArgumentParser) -> None:
     """`--fail-on`."""
     parser.add_argument(
@@ -73,6 +85,10 @@ def add_watching(parser: ArgumentParser) -> None:
         "--hold", type=float, nargs="?", const=DEFAULT_HOLD_S, default=0.0, metavar="SECONDS",
         help=f"a failing host waits at its exception for `loadscope attach` (default: {DEFAULT_HOLD_S:g} s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", type=loopback_address,
+        help="each process of the host listens on this loopback port as well (0: any), for `attach HOST:PORT`",
+    )  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true", help="repeat what the host prints on standard error")
 
 
@@ -97,5 +113,6 @@ def watch_of(args: Namespace) -> Watch:
         max_events=args.max_events,
         echoes_log=args.verbose,
         hold_s=args.hold,
+        listen=args.listen or "",
         limits=getattr(args, "limits", None) or "",
     )

@@ -32,7 +32,7 @@ def environment(session: Path, level: str, command: tuple[str, ...] = ()) -> dic
     """
     variables = {"LOADSCOPE_SESSION": str(session), "LOADSCOPE_LEVEL": level}
     # A checkout is importable from wherever it was started; its host must find it from any folder.
-    door = str(ROOT) if not is_installed() else _door(session) if ARM_AND_RUN in command else ""
+    door = str(ROOT) if not is_installed() else door_in(session) if ARM_AND_RUN in command else ""
     if door:
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [door, os.environ.get("PYTHONPATH", "")]))
     return variables
@@ -43,7 +43,7 @@ def is_foreign(python: str) -> bool:
     return Path(python).absolute() != Path(sys.executable).absolute()
 
 
-def _door(session: Path) -> str:
+def door_in(session: Path) -> str:
     """A folder that holds only what enters a host: site-packages as a whole would bring our torch into it."""
     folder = session / "door"
     folder.mkdir(parents=True, exist_ok=True)

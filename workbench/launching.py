@@ -11,9 +11,10 @@ from pathlib import Path
 from inspectors.probe.events import KINDS
 from inspectors.probe.recorder import DEFAULT_MAX_EVENTS
 from inspectors.probe.tracepoint import Engine, Launch
-from sessions.manifest import Manifest, timestamp
+from sessions.manifest import Manifest, Outcome, timestamp
 from sessions.recipe import Recipe
 from workbench import arming, hostpython, machine, places, planted, plugins
+from workbench.attaching.process import Process
 from workbench.checkpointfiles import files_of
 from workbench.errors import UserError
 from workbench.host import Host
@@ -39,6 +40,7 @@ class Watch:
     scenario: str | None = None
     timeout_s: float | None = None
     hold_s: float = 0.0
+    listen: str = ""
     limits: str = ""
 
 
@@ -122,6 +124,18 @@ def host_of_command(command: tuple[str, ...], engines: tuple[str, ...], watch: W
     return Host(folder, manifest, echoes_log=watch.echoes_log, timeout_s=watch.timeout_s)
 
 
+def manifest_of_attached(process: Process, folder: Path, engines: tuple[str, ...], watch: Watch) -> Manifest:
+    """The manifest of a session that begins in the middle of a process's life: it says so, and since when."""
+    manifest = _manifest(watch, folder, engines)
+    return dataclasses.replace(
+        manifest,
+        command=process.command,
+        name=process.name,
+        outcome=Outcome(state="running"),
+        extra={**manifest.extra, "attached": {"at": manifest.created, "pid": process.pid}},
+    )
+
+
 def _recipe(load: Load) -> Recipe:
     return Recipe(
         prompt_ids=load.prompt_ids,
@@ -179,10 +193,16 @@ def _manifest(watch: Watch, folder: Path, engines: tuple[str, ...]) -> Manifest:
         is_paused_at_start=watch.is_paused_at_start,
         breakpoints=watch.breakpoints,
         max_events=watch.max_events,
-        extra={**machine.measured_facts(), **({"hold_seconds": watch.hold_s} if watch.hold_s else {})},
+        extra={**machine.measured_facts(), **_waiting(watch)},
         limits=watch.limits,
         kinds=tuple(sorted(KINDS)),
     )
+
+
+def _waiting(watch: Watch) -> dict[str, object]:
+    """How somebody can come in while the host runs; nothing of it where it was not asked for."""
+    said: dict[str, object] = {"hold_seconds": watch.hold_s, "listen": watch.listen}
+    return {name: value for name, value in said.items() if value}
 
 
 def inspector_modules() -> tuple[str, ...]:

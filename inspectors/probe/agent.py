@@ -21,7 +21,7 @@ from inspectors.probe.gate import Gate
 from inspectors.probe.imports import ImportHooks
 from inspectors.probe.inspector import Inspector
 from inspectors.probe.layers import LayerNames
-from inspectors.probe.patch import Site, UnresolvedError
+from inspectors.probe.patch import Site, UnresolvedError, replace_in_all
 from inspectors.probe.recorder import Recorder
 from inspectors.probe.settings import Settings
 from inspectors.probe.stages import includes
@@ -117,6 +117,15 @@ class Probe:
             if isinstance(module, ModuleType) and hooks.covers(name):
                 self.module_ready(name, module)
         atexit.register(self._report_modules_never_seen)
+
+    def replace_everywhere(self) -> None:
+        """Put the wrappers wherever a module of the host holds a function by name: it was imported before us."""
+        replace_in_all(self._sites)
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """The engines that were found, as "name version"."""
+        return tuple(f"{one.engine} {one.version}".strip() for one in self._found)
 
     def module_ready(self, name: str, module: ModuleType) -> None:
         """An engine's module has run: set its tracepoints and note the engine."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - pathlib costs 3 ms
 _OURS = ("inspectors", "backends")
 _WATCH_FILE = "watch.txt"
+refusals: "list[str]" = []
+"""Why this process is not recorded, for who asks later."""
 
 
 def arm(*, is_at_startup: bool = False) -> None:
@@ -65,6 +67,7 @@ def move_to(folder: str) -> None:
 
 def stay_out(why: str) -> None:
     """Say in one line why this host is not recorded, and keep its children out as well."""
+    refusals.append(why)
     os.environ.pop("LOADSCOPE_SESSION", None)
     sys.meta_path[:] = [finder for finder in sys.meta_path if not getattr(finder, "loadscope_session", None)]
     if sys.stderr is not None:

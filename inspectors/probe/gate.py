@@ -96,9 +96,14 @@ class Gate:
             self._conditions = ()
         if self._settings.hold_seconds > 0:
             self._conditions = (*self._conditions, parse("exception"))
-        self._server = ControlServer.open(self._settings.folder, self)
+        self._server = ControlServer.open(self._settings.folder, self, self._settings.listen)
         if self._server is not None and (self._is_at_start or self._conditions):
             self._watch()
+
+    @property
+    def folder(self) -> Path:
+        """The session that this process records into."""
+        return self._settings.folder
 
     def move_to(self, folder: Path) -> None:
         """The session goes on in another folder: leave the note of how to reach this host there."""
@@ -251,6 +256,7 @@ class Gate:
         with self._changed:
             self._is_ended = True
             self._let_go()
+        self._recorder.flush()
 
     def _watch(self) -> None:
         self._recorder.on_event, self._recorder.on_end = self._on_event, self._on_end

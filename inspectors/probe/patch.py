@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import BuiltinFunctionType, FunctionType, GeneratorType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class Site:
         self.is_for_subclasses = "+." in self.qualname
         self.wrapped = 0
         self.is_reported = False
-        self._replaced: dict[int, tuple[Any, Any]] = {}
+        self.replaced: dict[int, tuple[Any, Any]] = {}
 
     def covers(self, module_name: str) -> bool:
         """True for the module that `target` names; "package.*" is every module directly in it."""
@@ -63,9 +63,9 @@ class Site:
 
     def replace_references(self, module: ModuleType) -> None:
         """Put the wrapper where `module` holds the function under any name (`from x import f`)."""
-        if self._replaced:
+        if self.replaced:
             for name, value in list(vars(module).items()):
-                original, wrapper = self._replaced.get(id(value), (None, None))
+                original, wrapper = self.replaced.get(id(value), (None, None))
                 if original is value and original is not None:
                     setattr(module, name, wrapper)
 
@@ -76,7 +76,7 @@ class Site:
         wrapper = self._wrapper(function)
         if wrapper is None:
             return
-        self._replaced[id(function)] = (function, wrapper)
+        self.replaced[id(function)] = (function, wrapper)
         below = f"{self.package}."
         for holder in list(sys.modules.values()):
             holder_name = getattr(holder, "__name__", "")
@@ -118,6 +118,16 @@ class Site:
             layer = layer.__wrapped__  # type: ignore[attr-defined]
         self.wrapped += 1
         return traced(self, function, Binding(function, self.tracepoint.arguments))
+
+
+def replace_in_all(sites: Iterable[Site]) -> None:
+    """Put the wrappers of `sites` into every module that holds what they replaced; its own names are looked at once."""
+    replaced = {key: pair for site in sites for key, pair in site.replaced.items()}
+    for module in list(sys.modules.values()):
+        for name, value in list(vars(module).items()) if isinstance(module, ModuleType) else ():
+            original, wrapper = replaced.get(id(value), (None, None))
+            if original is value and original is not None:
+                setattr(module, name, wrapper)
 
 
 def traced(site: Site, function: Callable[..., Any], binding: Binding) -> Callable[..., Any]:

@@ -21,9 +21,10 @@ DEFAULT_MAX_KEPT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Settings:
-    """The keys of session.json that a host reads; LOADSCOPE_LEVEL and LOADSCOPE_HOLD go before the file's.
+    """The keys of session.json that a host reads; LOADSCOPE_LEVEL, _HOLD and _LISTEN go before the file's.
 
-    `hold_seconds` is how long a host waits for somebody at an exception; 0: not at all.
+    `hold_seconds` is how long a host waits for somebody at an exception; 0: not at all. `listen` is the HOST:PORT at
+    which it listens beside its Unix socket, "" for none.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class Settings:
     max_events: int = DEFAULT_MAX_EVENTS
     max_kept_bytes: int = DEFAULT_MAX_KEPT_BYTES
     hold_seconds: float = 0.0
+    listen: str = ""
 
     @classmethod
     def read(cls, folder: str) -> Settings:
@@ -56,6 +58,7 @@ class Settings:
             max_events=int(said.get("max_events") or DEFAULT_MAX_EVENTS),
             max_kept_bytes=int(said.get("max_kept_bytes") or DEFAULT_MAX_KEPT_BYTES),
             hold_seconds=float(os.environ.get("LOADSCOPE_HOLD") or said.get("hold_seconds") or 0.0),
+            listen=str(os.environ.get("LOADSCOPE_LISTEN") or said.get("listen") or ""),
         )
 
     def load_engines(self) -> tuple[Engine, ...]:

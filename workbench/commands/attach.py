@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from sessions.control import Control, ControlError
-from sessions.session import Session
+from sessions.control import Control
 from workbench import arguments, places
+from workbench.attaching import late, remote
+from workbench.attaching.process import Process, process_of
+from workbench.attaching.told import tell
 from workbench.command import Command
 from workbench.errors import CLEAN, INCOMPLETE, UserError
-from workbench.failing import failing_call
+from workbench.launching import DEFAULT_LEVEL
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("host", metavar="SESSION|PID", help="a session folder, or the id of a process of the host")
+    parser.add_argument(
+        "host", metavar="SESSION|HOST:PORT|PID",
+        help="a session folder, the port of a host that was started with --listen, or the id of a process",
+    )  # fmt: skip
     parser.add_argument("--release", action="store_true", help="let a host that waits go on")
     parser.add_argument("--stacks", action="store_true", help="print what every thread of the host does")
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="with HOST:PORT: a file with the token (else LOADSCOPE_TOKEN, or it is asked for)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="write the session, copied or new, to this folder (else to the state folder)",
+    )
+    late_ = parser.add_argument_group("with the PID of a process that was not started under Loadscope")
+    late_.add_argument("--level", choices=arguments.LEVELS, default=DEFAULT_LEVEL, help="what is recorded from then on")
+    late_.add_argument(
+        "--hold", type=float, nargs="?", const=arguments.DEFAULT_HOLD_S, default=0.0, metavar="SECONDS",
+        help="let it wait at an exception from then on",
+    )  # fmt: skip
+    late_.add_argument(
+        "--engine", action="append", default=[], metavar="NAME", help="an engine to expect (default: all)"
+    )
+    late_.add_argument(
+        "--adapter", action="append", default=[], metavar="MODULE", help="a module with an ENGINE of your own"
+    )
     arguments.add_json(parser)
 
 
 def _run(args: Namespace) -> int:
-    folder = _folder_of_process(int(args.host)) if args.host.isdigit() else places.session_folder(args.host)
+    if remote.is_address(args.host):
+        return remote.attach(args)
+    if args.host.isdigit():
+        return _attach_process(process_of(int(args.host)), args)
+    folder = places.session_folder(args.host)
     control = Control.connect(folder)
     if control is None:
         raise UserError(
@@ -32,67 +62,49 @@ def _run(args: Namespace) -> int:
             f"loadscope open {folder}",
             INCOMPLETE,
         )
+    return _look(folder, control, args)
+
+
+def _attach_process(process: Process, args: Namespace) -> int:
+    """A process that records: into the session it was started with, or one that begins now."""
+    if not process.session:
+        folder, engines = late.session_of(process, args)
+        if not args.json:
+            known = f"it has {', '.join(engines)}" if engines else "it has imported no engine yet"
+            print(f"attached to process {process.pid}, {known}; recording into {folder}", file=sys.stderr)
+        return _look(folder, Control.connect(folder, process.pid), args)
+    folder = Path(process.session)
+    control = Control.connect(folder, process.pid)
+    if control is None:
+        control = Control.connect(folder)
+        if control is None:
+            raise UserError(
+                f"{folder}: no host of this session answers: it has ended, or has not imported an engine yet",
+                f"loadscope open {folder}",
+                INCOMPLETE,
+            )
+        print(
+            f"process {process.pid} does not answer: it has come to no watched call yet; "
+            f"this is process {control.pid} of the same session",
+            file=sys.stderr,
+        )
+    return _look(folder, control, args)
+
+
+def _look(folder: Path, control: Control | None, args: Namespace) -> int:
     if sys.stdin.isatty() and sys.stdout.isatty() and not (args.json or args.release or args.stacks):
-        control.close()
+        if control is not None:
+            control.close()
         from workbench.tui.app import open_session
 
         open_session(folder)
         return CLEAN
+    if control is None:
+        tell(None, folder, args)
+        return CLEAN
     with control:
-        try:
-            said = _told(control, folder, args)
-        except ControlError as error:
-            raise UserError(f"{folder}: {error}", f"loadscope open {folder}", INCOMPLETE) from error
-    print(json.dumps(said, ensure_ascii=False) if args.json else "\n".join(_lines(said)))
+        tell(control, folder, args)
     return CLEAN
-
-
-def _told(control: Control, folder: Path, args: Namespace) -> dict[str, object]:
-    state = control.state()
-    session = Session.open(folder)
-    try:
-        failing = failing_call(session)
-    finally:
-        session.close()
-    said: dict[str, object] = {
-        "schema": 1, "verb": "attach", "outcome": "ok", "exit_code": CLEAN, "session": str(folder), "pid": control.pid,
-        "state": state["state"], "why": state["why"], "failing_call": failing.lines if failing is not None else [],
-    }  # fmt: skip
-    if args.stacks:
-        said["threads"] = [{"name": name, "frames": frames} for name, frames in control.stacks()]
-    if args.release:
-        control.release()
-        said["state"] = "running"
-    return said
-
-
-def _lines(said: dict[str, object]) -> list[str]:
-    why = f" at {said['why']}" if said["state"] == "paused" and said["why"] else ""
-    lines = [f"host      process {said['pid']}, {said['state']}{why}"]
-    failing, threads = said["failing_call"], said.get("threads", [])
-    lines += [f"          {line}" for line in failing] if isinstance(failing, list) else []
-    for thread in threads if isinstance(threads, list) else []:
-        lines += [f"thread    {thread['name']}", *(f"          {frame}" for frame in thread["frames"])]
-    return [*lines, f"next      loadscope attach {said['session']}, on a terminal"]
-
-
-def _folder_of_process(pid: int) -> Path:
-    """The session that a process records into, told by its environment. UserError for one that records none."""
-    try:
-        data = Path(f"/proc/{pid}/environ").read_bytes()
-    except PermissionError as error:
-        raise UserError(f"process {pid} belongs to another user", "attach as that user, or name the session") from error
-    except OSError as error:
-        raise UserError(f"there is no process {pid}", "name the session folder instead") from error
-    variables = dict(pair.partition("=")[::2] for pair in os.fsdecode(data).split("\0") if "=" in pair)
-    folder = variables.get("LOADSCOPE_SESSION")
-    if folder is None:
-        command = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).replace("\0", " ").strip()
-        raise UserError(
-            f"process {pid} was not started under Loadscope, and what it has loaded so far can never be told",
-            f"start it anew: loadscope run --hold -- {command or 'CMD'}",
-        )
-    return Path(folder)
 
 
 COMMAND = Command(
@@ -102,6 +114,8 @@ COMMAND = Command(
         "loadscope attach ./session                     # in another",
         "loadscope attach 4711 --stacks",
         "loadscope attach ./session --release",
+        "loadscope attach 127.0.0.1:5678                # a host of loadscope run --listen, also behind ssh -L",
+        "loadscope attach 4711 --level calls            # a Python 3.14 that was started without Loadscope",
     ),
     add_arguments=_add_arguments,
     run=_run,

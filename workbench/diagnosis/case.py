@@ -93,8 +93,12 @@ class Case:
 
     @property
     def is_whole(self) -> bool:
-        """True when some rank's load ended well and none failed: then what is missing will stay missing."""
-        return bool(self.ranks_loaded) and not self.has_failed
+        """True when some rank's load ended well and none failed: then what is missing will stay missing.
+
+        Of a process that was entered late it is known only where every parameter was made since then.
+        """
+        is_known = all(view.was_seen_made for view in self.parameters)
+        return bool(self.ranks_loaded) and not self.has_failed and is_known
 
     def ref(self, position: int) -> str:
         """The reference of an event, for evidence."""

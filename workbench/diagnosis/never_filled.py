@@ -23,9 +23,10 @@ def _judge(case: Case) -> Iterator[Finding]:
     silent = {rank for rank, has_report in reported.items() if not has_report}
     yield from _without_a_call(case, silent)
     for view in case.parameters:
-        if not view.is_final or (view.rank in silent and not view.loader_calls) or _is_held_aside(view):
-            continue
         is_told = (view.rank, view.name) in told
+        is_open = not view.is_final and not (is_told and not view.was_seen_made)
+        if is_open or (view.rank in silent and not view.loader_calls) or _is_held_aside(view):
+            continue
         missing = view.coverage.never_written
         # without a call it may be tied to another parameter or computed later: the engine's own report decides
         is_seen = bool(missing) and (bool(view.loader_calls) or view.rank not in reported)
@@ -103,7 +104,7 @@ def _finding(case: Case, view: ParameterView, missing: int | None, told_at: int 
 
 
 def _left_undone(case: Case) -> Iterator[Finding]:
-    undone = [v for v in case.parameters if not v.loader_calls]
+    undone = [v for v in case.parameters if not v.loader_calls and v.was_seen_made]
     if not undone:
         return
     last = case.session.event(len(case.session) - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from sessions.coverage import grid
@@ -16,9 +17,21 @@ def _judge(case: Case) -> Iterator[Finding]:
         if view.coverage.written_twice:
             # a parameter that is first filled with a constant and then loaded is no overlap
             real = [w for w in view.writes if "constant" not in w.source and w.elements]
-            found = grid(view.shape, [(w.start or (0,), w.length or (1,)) for w in real])
-            if found is not None and found.twice:
-                yield _finding(case, view, real, found.twice)
+            for once in _loads(case, view.rank, real):
+                found = grid(view.shape, [(w.start or (0,), w.length or (1,)) for w in once])
+                if found is not None and found.twice:
+                    yield _finding(case, view, once, found.twice)
+
+
+def _loads(case: Case, rank: int, writes: list[Write]) -> list[list[Write]]:
+    """Writes by the load they belong to: who is attached to a running process may see it load its weights again."""
+    if not case.session.manifest.attached_at:
+        return [writes]
+    begins = sorted(row[0] for row in case.session.rows("weights.mapped", ()) if row[5] == rank)
+    loads: dict[int, list[Write]] = {}
+    for write in writes:
+        loads.setdefault(bisect_right(begins, write.at), []).append(write)
+    return list(loads.values())
 
 
 def _finding(case: Case, view: ParameterView, writes: list[Write], twice: int) -> Finding:
