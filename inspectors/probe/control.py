@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inspectors.probe import together
 from inspectors.probe.numbers import inspect_tensor
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def _request(asked: object) -> _Do:
 
 
 def _run(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:
-    gate.run(str(asked.get("until")))
+    at_most = asked.get("at_most")
+    gate.run(str(asked.get("until")), None if at_most is None else int(at_most), goes_on=asked.get("goes_on") is True)
     return {}
 
 
@@ -199,6 +201,7 @@ _REQUESTS: dict[str, _Do] = {
     "stacks": _stacks,
     "pause": _done(lambda gate: gate.pause()),
     "release": _done(lambda gate: gate.release()),
+    **together.REQUESTS,
 }
 
 
