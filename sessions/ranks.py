@@ -112,7 +112,7 @@ class Rank:
     @property
     def has_stopped(self) -> bool:
         """True when it is held for a reason of its own that came up since the step began."""
-        return self.is_paused and self.has_moved and self.why != TOGETHER
+        return self.is_paused and self.has_moved and self.why not in {TOGETHER, "start"}
 
     @property
     def why(self) -> str:

@@ -37,7 +37,7 @@ class Together:
         self._shown: Rank | None = None
         self._leader: Rank | None = None
         self._stopper: Rank | None = None
-        self._is_pausing = False
+        self._is_pausing = self._is_chosen = False
         self._conditions: list[str] | None = None
         self._looked_at, self._waits_since = -NEWCOMERS_S, 0.0
 
@@ -87,7 +87,7 @@ class Together:
     def run(self, until: str) -> None:
         """Let the shown rank go on until the next place of that sort, and all others to the same loader call."""
         self._begin(_STEPPED)
-        self._until, self._leader = until, self._shown
+        self._until, self._leader, self._is_chosen = until, self._shown, True
         self._conduct(0.0)
 
     def pause(self) -> None:
@@ -123,7 +123,7 @@ class Together:
     def show(self, rank: int) -> bool:
         """From now on the state, the tensors and the steps are of this rank; False when no live host is it."""
         found = next((one for one in self._alive if one.place(None).rank == rank), None)
-        self._shown = found or self._shown
+        self._shown, self._is_chosen = found or self._shown, self._is_chosen or found is not None
         return found is not None
 
     def close(self) -> None:
@@ -159,8 +159,7 @@ class Together:
             control = RankControl.at(note) if note.stem not in known else None
             if control is not None:
                 self._welcome(Rank(control))
-        if self._shown is None and self._ranks:
-            self._shown = min(self._ranks, key=lambda one: (one.rank < 0, one.rank))
+        self._replace_the_ended()
 
     def _welcome(self, one: Rank) -> None:
         self._ranks = [*(other for other in self._ranks if other.pid != one.pid), one]
@@ -174,8 +173,8 @@ class Together:
 
     def _replace_the_ended(self) -> None:
         """When the shown rank, or the one whose step it is, has ended, the next one takes its place."""
-        alive = sorted(self._alive, key=lambda one: (one.rank < 0, one.rank))
-        if alive and (self._shown is None or self._shown.is_over):
+        alive = sorted(self._alive, key=lambda one: (not one.is_paused, one.rank < 0, one.rank))
+        if alive and (self._shown is None or self._shown.is_over or not self._is_chosen):
             self._shown = alive[0]
         if alive and self._leader is not None and self._leader.is_over:
             self._leader = self._shown
@@ -210,6 +209,7 @@ class Together:
             return
         self._begin(_STEPPED)
         self._stopper = self._shown = self._leader = stopper
+        self._is_chosen = stopper.why != "start"  # at the start one is as good as the other: the first rank is shown
         for one in self._alive:
             if not one.is_paused:
                 one.do("hold_at", max(1, stopper.number + (stopper.call is None)))

@@ -68,8 +68,8 @@ class Pause:
 class Gate:
     """The state of control over one host process: running, paused or let go. Host threads wait in here."""
 
-    def __init__(self, recorder: Recorder, settings: Settings) -> None:
-        self._recorder, self._settings = recorder, settings
+    def __init__(self, recorder: Recorder, settings: Settings, rank: Callable[[], int]) -> None:
+        self._recorder, self._settings, self._rank = recorder, settings, rank
         self._start_afresh()
         os.register_at_fork(after_in_child=self._start_afresh)
 
@@ -174,6 +174,7 @@ class Gate:
     def _hold(self, pause: Pause, rank: int, place: CallPlace | None = None) -> None:
         stack = [seq for seq in self._recorder.open_spans() if seq != pause.seq]
         at_hand = self._at_hand() if place is not None else None
+        rank = self._rank() if rank == NO_RANK else rank
         pause = replace(pause, enclosing=stack[-1] if stack else 0, at_hand=at_hand, place=place, rank=rank)
         self._recorder.flush()
         patience = self._patience(pause)
