@@ -37,6 +37,8 @@ def next_rank(by: int) -> Callable[[SessionScreen], None]:
         screen.desk.set_rank(None if rank < 0 else rank)
         screen.draw()
         screen.notice("all ranks" if rank < 0 else f"rank {rank} of {total}", "a")
+        if rank >= 0 and len(screen.host.ranks) > 1:  # its tensors are at hand, and the steps are its own
+            screen.controlling.ask(lambda control: control.show(rank))
 
     return act
 
