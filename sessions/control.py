@@ -6,7 +6,7 @@ import json
 import socket
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 _CONNECT_SECONDS = 5.0
 _REPLY_SECONDS = 60.0
@@ -22,6 +22,8 @@ class ControlError(Exception):
 
 class Control:
     """One connection to one host process. A host whose last connection closes is let go."""
+
+    _GREETING: ClassVar[dict[str, object]] = {}
 
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self._connection, self.pid = connection, pid
@@ -50,7 +52,7 @@ class Control:
             said = json.loads(note.read_text("utf-8"))
             connection.connect(str(said["address"]))
             control = cls(connection, int(said["pid"]))
-            control._ask({"token": str(said["token"])})
+            control._ask({"token": str(said["token"]), **cls._GREETING})
         except (OSError, ValueError, KeyError, TypeError, ControlError):
             connection.close()
             return None

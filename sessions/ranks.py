@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sessions.control import Control, ControlError
 
@@ -25,6 +25,11 @@ class RankControl(Control):
         found = cls._connect(note)
         return found if isinstance(found, cls) else None
 
+    @classmethod
+    def all_of(cls, session: Path) -> list[RankControl]:
+        """Every host of the session that answers."""
+        return [found for note in sorted((session / "control").glob("*.json")) if (found := cls.at(note)) is not None]
+
     def run_together(self, until: str, at_most: int | None, *, goes_on: bool) -> None:
         """As `run`, held at the `at_most`-th loader call in any case; `goes_on` with a step held on its way."""
         self._ask({"do": "run", "until": until, "at_most": at_most, "goes_on": goes_on})
@@ -40,6 +45,12 @@ class RankControl(Control):
     def whereabouts(self) -> dict[str, Any]:
         """`collective` in which a thread of it waits, "" for none; `timeouts` in seconds by backend."""
         return self._ask({"do": "whereabouts"})
+
+
+class Onlooker(RankControl):
+    """A connection that holds nobody and, when it is closed, lets nobody go."""
+
+    _GREETING: ClassVar[dict[str, object]] = {"only_looks": True}
 
 
 @dataclass(frozen=True)

@@ -95,11 +95,14 @@ class ControlServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError), connection.makefile("rwb") as lines:
-            if not self._is_let_in(lines.readline(_MAX_LINE_BYTES)):
+            greeting = lines.readline(_MAX_LINE_BYTES)
+            if not self._is_let_in(greeting):
                 lines.write(b'{"ok":false,"error":"wrong token"}\n')
                 lines.flush()
                 return
-            self._gate.client_came()
+            is_client = not together.only_looks(greeting)
+            if is_client:
+                self._gate.client_came()
             try:
                 lines.write(_line({"ok": True}))
                 lines.flush()
@@ -107,7 +110,8 @@ class ControlServer:
                     lines.write(_line(self._answer(line)))
                     lines.flush()
             finally:
-                self._gate.client_left()
+                if is_client:
+                    self._gate.client_left()
 
     def _is_let_in(self, line: bytes) -> bool:
         try:

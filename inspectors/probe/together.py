@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -28,6 +29,11 @@ def is_stepped(session: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def only_looks(greeting: bytes) -> bool:
+    """True for somebody who has come to look: that he comes and leaves changes nothing for the host."""
+    return json.loads(greeting).get("only_looks") is True
 
 
 def has_left(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from sessions.control import Control, ControlError
+from sessions.ranks import Onlooker
 from sessions.session import Session
 from workbench import arguments, places
+from workbench.allhosts import host_lines, hosts_told
 from workbench.command import Command
 from workbench.errors import CLEAN, INCOMPLETE, UserError
 from workbench.failing import failing_call
@@ -18,14 +20,14 @@ from workbench.failing import failing_call
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("host", metavar="SESSION|PID", help="a session folder, or the id of a process of the host")
-    parser.add_argument("--release", action="store_true", help="let a host that waits go on")
-    parser.add_argument("--stacks", action="store_true", help="print what every thread of the host does")
+    parser.add_argument("--release", action="store_true", help="let all hosts that wait go on")
+    parser.add_argument("--stacks", action="store_true", help="print what every thread of every host does")
     arguments.add_json(parser)
 
 
 def _run(args: Namespace) -> int:
     folder = _folder_of_process(int(args.host)) if args.host.isdigit() else places.session_folder(args.host)
-    control = Control.connect(folder)
+    control = Onlooker.connect(folder)
     if control is None:
         raise UserError(
             f"{folder}: no host of this session answers: it has ended, or has not imported an engine yet",
@@ -60,8 +62,8 @@ def _told(control: Control, folder: Path, args: Namespace) -> dict[str, object]:
     }  # fmt: skip
     if args.stacks:
         said["threads"] = [{"name": name, "frames": frames} for name, frames in control.stacks()]
+    said |= hosts_told(folder, wants_stacks=args.stacks, releases=args.release)
     if args.release:
-        control.release()
         said["state"] = "running"
     return said
 
@@ -70,10 +72,11 @@ def _lines(said: dict[str, object]) -> list[str]:
     why = f" at {said['why']}" if said["state"] == "paused" and said["why"] else ""
     lines = [f"host      process {said['pid']}, {said['state']}{why}"]
     failing, threads = said["failing_call"], said.get("threads", [])
+    others = host_lines(said)
     lines += [f"          {line}" for line in failing] if isinstance(failing, list) else []
-    for thread in threads if isinstance(threads, list) else []:
+    for thread in threads if isinstance(threads, list) and not others else []:
         lines += [f"thread    {thread['name']}", *(f"          {frame}" for frame in thread["frames"])]
-    return [*lines, f"next      loadscope attach {said['session']}, on a terminal"]
+    return [*lines, *others, f"next      loadscope attach {said['session']}, on a terminal"]
 
 
 def _folder_of_process(pid: int) -> Path:

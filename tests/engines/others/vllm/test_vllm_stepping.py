@@ -21,7 +21,7 @@ def test_ranks_that_meet_in_collectives_are_held_at_the_same_call_and_generate_a
             assert first == second
             assert [place.number for place in held.together.ranks()] == [number, number]
         held.together.breakpoints(['parameter ~ "*layers.1.*qkv_proj*" and rank = 1', "exception"])
-        for shard_id in ("'q'", "'k'", "'v'"):
+        for shard_id in ("'k'", "'q'", "'v'"):
             first, second = held.step("breakpoint")
             assert first == second
             assert first["shard_id"] == shard_id
