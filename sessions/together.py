@@ -37,7 +37,7 @@ class Together:
         self._shown: Rank | None = None
         self._leader: Rank | None = None
         self._stopper: Rank | None = None
-        self._is_pausing = self._is_chosen = False
+        self._is_pausing = self._is_chosen = self._has_stepped = False
         self._conditions: list[str] | None = None
         self._looked_at, self._waits_since = -NEWCOMERS_S, 0.0
 
@@ -86,8 +86,10 @@ class Together:
 
     def run(self, until: str) -> None:
         """Let the shown rank go on until the next place of that sort, and all others to the same loader call."""
+        if not self._is_chosen and self._alive:
+            self._shown = min(self._alive, key=lambda one: (one.rank < 0, one.rank))
         self._begin(_STEPPED)
-        self._until, self._leader, self._is_chosen = until, self._shown, True
+        self._until, self._leader, self._has_stepped = until, self._shown, True
         self._conduct(0.0)
 
     def pause(self) -> None:
@@ -174,7 +176,7 @@ class Together:
     def _replace_the_ended(self) -> None:
         """When the shown rank, or the one whose step it is, has ended, the next one takes its place."""
         alive = sorted(self._alive, key=lambda one: (not one.is_paused, one.rank < 0, one.rank))
-        if alive and (self._shown is None or self._shown.is_over or not self._is_chosen):
+        if alive and (self._shown is None or self._shown.is_over or not (self._is_chosen or self._has_stepped)):
             self._shown = alive[0]
         if alive and self._leader is not None and self._leader.is_over:
             self._leader = self._shown

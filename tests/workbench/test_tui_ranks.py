@@ -75,9 +75,9 @@ def hosts(tmp_path) -> Iterator[list[subprocess.Popen[str]]]:
     inspectors = ("inspectors.checkpoint", "inspectors.weights")
     session = tmp_path / "session"
     session.mkdir()
-    Manifest(
-        name="toy", tp=3, level="calls", engines=("toy_adapter",), inspectors=inspectors, is_paused_at_start=True
-    ).write(session)
+    Manifest(name="toy", level="calls", engines=("toy_adapter",), inspectors=inspectors, is_paused_at_start=True).write(
+        session
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOADSCOPE_", "PYTHON"))}
     armed = {**kept, "PYTHONPATH": f"{tmp_path}:{ROOT}", "LOADSCOPE_SESSION": str(session)}
     started = [
