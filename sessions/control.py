@@ -7,7 +7,7 @@ import json
 import socket
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 _CONNECT_SECONDS = 5.0
 _REPLY_SECONDS = 60.0
@@ -28,6 +28,8 @@ class NotLetInError(ControlError):
 
 class Control:
     """One connection to one host process. A host whose last connection closes is let go."""
+
+    _GREETING: ClassVar[dict[str, object]] = {}
 
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self._connection, self.pid = connection, pid
@@ -76,7 +78,7 @@ class Control:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         control = cls(connection, 0)
         try:
-            reply = control.ask({"token": token}, seconds=_CONNECT_SECONDS - _REPLY_SECONDS)
+            reply = control.ask({"token": token, **cls._GREETING}, seconds=_CONNECT_SECONDS - _REPLY_SECONDS)
         except ControlError as error:
             control.close()
             if error.is_gone:

@@ -78,6 +78,7 @@ def host_of_load(load: Load, facts: ModelFacts, watch: Watch) -> Host:
         extra=load.extra,
         python=load.python,
         rank=load.rank,
+        is_stepped=watch.is_paused_at_start or bool(watch.breakpoints),
     )
     argv = engine.command(launch)
     command = planted.command(argv, load.planted) if load.planted else argv

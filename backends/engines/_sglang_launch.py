@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     """Load the asked rank, or all of them one after the other."""
     asked = _parsed(words)
     if asked.rank == "all" and asked.tp > 1:
-        return _all_ranks(asked.tp)
+        return _all_together(asked.tp) if asked.together else _all_ranks(asked.tp)
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     _import_sglang()
     load(asked, 0 if asked.rank == "all" else int(asked.rank))
@@ -37,6 +37,16 @@ def _all_ranks(tp: int) -> int:
     # The very command that started this one, so that the probe is armed in the same way; a forked child of a process
     # that has imported the engine does not come to its end.
     codes = [subprocess.run([*sys.orig_argv, "--rank", str(rank)], check=False).returncode for rank in range(tp)]
+    return _first_failure(codes)
+
+
+def _all_together(tp: int) -> int:
+    """The same with all ranks at once, so that they can be stepped together; takes the memory of all of them."""
+    ranks = [subprocess.Popen([*sys.orig_argv, "--rank", str(rank)]) for rank in range(tp)]
+    return _first_failure([rank.wait() for rank in ranks])
+
+
+def _first_failure(codes: list[int]) -> int:
     return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 
@@ -45,6 +55,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("model", help="the checkpoint's folder")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel size")
     parser.add_argument("--rank", default="all", metavar="R|all", help="the rank to load")
+    parser.add_argument("--together", action="store_true", help="with --rank all: all ranks at the same time")
     parser.add_argument("--quantization", metavar="NAME", help="as SGLang's own option")
     parser.add_argument("--load-format", default="auto", metavar="NAME", help="as SGLang's own option")
     parser.add_argument("--before", metavar="FILE", help="run this Python file before the model is built")

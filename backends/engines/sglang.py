@@ -212,7 +212,8 @@ def command(launch: Launch) -> tuple[str, ...]:
     """The argv of one load on a CPU, of one rank or of all; SGLang's own server is started with `loadscope run`."""
     python = launch.python or sys.executable
     parallel = ("--tp", str(launch.tp), "--rank", launch.rank)
-    return (python, "-m", f"{__package__}._sglang_launch", launch.model, *parallel, *launch.extra)
+    together = ("--together",) if launch.is_stepped else ()
+    return (python, "-m", f"{__package__}._sglang_launch", launch.model, *parallel, *together, *launch.extra)
 
 
 ENGINE = Engine(

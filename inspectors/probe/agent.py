@@ -81,7 +81,7 @@ class Probe:
         self.layers = LayerNames()
         self._found: list[EngineFound] = []
         self._versions: dict[str, str] = {}
-        self.gate = Gate(self.recorder, settings)
+        self.gate = Gate(self.recorder, settings, self.rank)
         self._routes: dict[tuple[str, str], _Route] = {}
         self._state = _ThreadState()
         self._ranks: dict[str, Callable[[], int]] = {}

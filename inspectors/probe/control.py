@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspectors.probe import loopback
+from inspectors.probe import loopback, together
 from inspectors.probe.doors import Door, Visit, private_folder, remove, unix_listener
 from inspectors.probe.lines import LineError
 from inspectors.probe.requests import TAKING, answer
@@ -95,15 +95,19 @@ class ControlServer:
 
     def _serve(self, visit: Visit) -> None:
         lines = visit.lines
+        greeting = b""
         try:
-            is_let_in = self._is_let_in(lines.read(_MAX_TOKEN_BYTES, TOKEN_SECONDS))
+            greeting = lines.read(_MAX_TOKEN_BYTES, TOKEN_SECONDS)
+            is_let_in = self._is_let_in(greeting)
         except (LineError, TimeoutError):
             is_let_in = False
         if not is_let_in:
             lines.write({"ok": False, "error": "wrong token"}, TOKEN_SECONDS)
             return
         visit.is_let_in = True
-        self._gate.client_came()
+        is_client = not together.only_looks(greeting)
+        if is_client:
+            self._gate.client_came()
         try:
             lines.write({"ok": True, "pid": self._pid})
             while line := lines.read():
@@ -113,7 +117,8 @@ class ControlServer:
         except LineError as error:
             lines.write({"ok": False, "error": str(error)}, TOKEN_SECONDS)
         finally:
-            self._gate.client_left()
+            if is_client:
+                self._gate.client_left()
 
     def _is_let_in(self, line: bytes) -> bool:
         try:

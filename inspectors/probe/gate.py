@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from inspectors.probe.callplaces import CallPlace, CallPlaces
 from inspectors.probe.conditions import Condition, ConditionError, parse
 from inspectors.probe.control import ControlServer
 from inspectors.probe.events import (
+    NO_RANK,
     Body,
     KernelLaunched,
     LoaderCalled,
@@ -28,8 +30,11 @@ from inspectors.probe.events import (
 )
 from inspectors.probe.recorder import Recorder
 from inspectors.probe.settings import Settings
+from inspectors.probe.together import is_stepped
 
 FIRST_CLIENT_SECONDS = 120.0
+TOGETHER = "together"
+"""Why a rank is held that has no reason of its own: another rank is, or may be, at this call."""
 UNTIL = ("next", "any", "out", "parameter", "layer", "breakpoint")
 _BREAKING = (
     KernelLaunched, MethodSelected, SkipDecided, StageFailed, TensorRead, ValueSummarized, WeightsCreated,
@@ -56,13 +61,15 @@ class Pause:
     breakpoint: str | None = None
     enclosing: int = 0
     at_hand: AtHand | None = None
+    place: CallPlace | None = None
+    rank: int = NO_RANK
 
 
 class Gate:
     """The state of control over one host process: running, paused or let go. Host threads wait in here."""
 
-    def __init__(self, recorder: Recorder, settings: Settings) -> None:
-        self._recorder, self._settings = recorder, settings
+    def __init__(self, recorder: Recorder, settings: Settings, rank: Callable[[], int]) -> None:
+        self._recorder, self._settings, self._rank = recorder, settings, rank
         self._start_afresh()
         os.register_at_fork(after_in_child=self._start_afresh)
 
@@ -73,10 +80,12 @@ class Gate:
         self._clients = 0
         self._pause: Pause | None = None
         self._until = "any" if self._settings.is_paused_at_start else "breakpoint"
+        self._at_most: int | None = None
         self._is_at_start = self._settings.is_paused_at_start
         self._last = Pause(0, "")
         self._conditions: tuple[Condition, ...] = ()
         self._in_call = threading.local()
+        self.places = CallPlaces()
         self._is_ended = False
         self._recorder.on_event = self._recorder.on_end = None
 
@@ -96,6 +105,8 @@ class Gate:
             self._conditions = ()
         if self._settings.hold_seconds > 0:
             self._conditions = (*self._conditions, parse("exception"))
+        if is_stepped(self._settings.folder):
+            self._until, self._is_at_start = "any", True
         self._server = ControlServer.open(self._settings.folder, self, self._settings.listen)
         if self._server is not None and (self._is_at_start or self._conditions):
             self._watch()
@@ -113,15 +124,22 @@ class Gate:
 
     # --- host threads
 
-    def hold_at_hand(self, at_hand: Callable[[], AtHand] | None) -> None:
-        """How to get the tensors of this thread's loader call, None when it is over; asked where a thread is held."""
-        self._in_call.at_hand = at_hand
+    def call_begins(self, body: LoaderCalled, rank: int, at_hand: Callable[[], AtHand]) -> CallPlace:
+        """The calling thread is in a loader call; `at_hand` tells its tensors where it is held."""
+        place = self.places.begun(body, rank)
+        self._in_call.at_hand, self._in_call.place = at_hand, place
+        return place
+
+    def call_is_over(self, place: CallPlace) -> None:
+        """The calling thread is out of that loader call."""
+        self.places.ended(place)
+        self._in_call.at_hand = self._in_call.place = None
 
     def _at_hand(self) -> AtHand | None:
         ask: Callable[[], AtHand] | None = getattr(self._in_call, "at_hand", None)
         return ask() if ask is not None else None
 
-    def about_to_return(self, seq: int, body: LoaderCalled, rank: int) -> None:
+    def about_to_return(self, seq: int, body: LoaderCalled, place: CallPlace) -> None:
         """A loader call has done its work and not yet returned; the place where stepping stops."""
         if self._recorder.on_event is None:
             return
@@ -132,9 +150,11 @@ class Gate:
             or (until == "parameter" and body.parameter != was)
             or (until == "layer" and layer_of(body.parameter) != layer_of(was))
         )
-        hit = self._hit(body, rank)
+        hit = self._hit(body, place.rank)
         if is_wanted or hit is not None:
-            self._hold(Pause(seq, _why(self._conditions, hit), hit, 0, self._at_hand()))
+            self._hold(Pause(seq, _why(self._conditions, hit), hit), place.rank, place)
+        elif self._at_most is not None and place.number >= self._at_most:
+            self._hold(Pause(seq, TOGETHER), place.rank, place)
 
     def _on_event(self, seq: int, body: Body, rank: int) -> None:
         if isinstance(body, ProcessStarted) or (not body.stage and not isinstance(body, StageFailed)):
@@ -146,19 +166,21 @@ class Gate:
         if self._until == "any" or hit is not None:
             why = "start" if self._is_at_start else _why(self._conditions, hit)
             why = "exception" if isinstance(body, StageFailed) and hit == "exception" else why
-            self._hold(Pause(seq, why, hit, 0, self._at_hand()))
+            self._hold(Pause(seq, why, hit), rank, getattr(self._in_call, "place", None))
 
     def _on_end(self, seq: int, body: Body, rank: int) -> None:
-        del body, rank
+        del body
         if self._until == "out" and seq == self._last.enclosing:
-            self._hold(Pause(seq, "step"))
+            self._hold(Pause(seq, "step"), rank)
 
     def _hit(self, body: Body, rank: int) -> str | None:
         return next((c.text for c in self._conditions if c.holds(body, rank)), None)
 
-    def _hold(self, pause: Pause) -> None:
+    def _hold(self, pause: Pause, rank: int, place: CallPlace | None = None) -> None:
         stack = [seq for seq in self._recorder.open_spans() if seq != pause.seq]
-        pause = Pause(pause.seq, pause.why, pause.breakpoint, stack[-1] if stack else 0, pause.at_hand)
+        at_hand = self._at_hand() if place is not None else None
+        rank = self._rank() if rank == NO_RANK else rank
+        pause = replace(pause, enclosing=stack[-1] if stack else 0, at_hand=at_hand, place=place, rank=rank)
         self._recorder.flush()
         patience = self._patience(pause)
         give_up = time.monotonic() + patience
@@ -167,7 +189,7 @@ class Gate:
                 self._changed.wait(1.0)  # another thread is held: the whole host is
             if self._recorder.on_event is None:
                 return
-            self._pause, self._is_at_start = pause, False
+            self._pause, self._is_at_start, self._at_most = pause, False, None
             self._changed.notify_all()
             while self._pause is pause:
                 self._changed.wait(1.0)
@@ -210,8 +232,12 @@ class Gate:
         with self._changed:
             pause = self._pause
             name = "paused" if pause is not None else "ended" if self._is_ended else "running"
-            shown = pause or self._last
-            return {"state": name, "seq": shown.seq, "why": shown.why, "breakpoint": shown.breakpoint}
+            shown, last = pause or self._last, self.places.last
+            said = {"state": name, "seq": shown.seq, "why": shown.why, "breakpoint": shown.breakpoint}
+            if pause is None or pause.place is None:
+                rank = pause.rank if pause is not None else NO_RANK
+                return {**said, **_rank_and_number(rank, last), "call": None}
+            return {**said, "rank": pause.place.rank, "number": pause.place.number, "call": pause.place.told()}
 
     def wait(self, seconds: float) -> dict[str, Any]:
         """The state as soon as it is paused or ended, or after `seconds`."""
@@ -219,17 +245,28 @@ class Gate:
             self._changed.wait_for(lambda: self._pause is not None or self._is_ended, max(0.0, min(seconds, 3600.0)))
         return self.state()
 
-    def run(self, until: str) -> None:
-        """Let the held thread go on until the next place of that sort; ValueError for an unknown one."""
+    def run(self, until: str, at_most: int | None = None, *, goes_on: bool = False) -> None:
+        """Let the held thread go on until the next place of that sort; ValueError for an unknown one.
+
+        It is held at the `at_most`-th loader call of its rank in any case. With `goes_on` a step that was held on its
+        way goes on: "parameter" and "layer" are counted from where it began.
+        """
         if until not in UNTIL:
             raise ValueError(f"cannot run until {until!r}; known are {', '.join(UNTIL)}")
         with self._changed:
             self._watch()
-            if self._pause is not None:
+            if self._pause is not None and not goes_on:
                 self._last = self._pause
-            self._until = until
+            self._until, self._at_most = until, at_most
             self._pause = None
             self._changed.notify_all()
+
+    def hold_at(self, number: int) -> None:
+        """Hold a running host at the `number`-th loader call of its rank, or at the next one when it is past that."""
+        with self._changed:
+            self._watch()
+            if self._pause is None:
+                self._at_most = number
 
     def pause(self) -> None:
         """Hold the host at its next event."""
@@ -266,6 +303,7 @@ class Gate:
         if self._pause is not None:
             self._last = Pause(self._pause.seq, self._pause.why, self._pause.breakpoint, self._pause.enclosing)
         self._until, self._pause, self._conditions, self._is_at_start = "breakpoint", None, (), False
+        self._at_most = None
         self._changed.notify_all()
 
 
@@ -274,6 +312,13 @@ def layer_of(parameter: str) -> str:
     names = parameter.split(".")
     numbered = next((place for place, name in enumerate(names) if name.isdigit()), None)
     return ".".join(names[: numbered + 1] if numbered is not None else names[:-1])
+
+
+def _rank_and_number(rank: int, last: CallPlace | None) -> dict[str, int]:
+    """The rank of a host that is not held in a loader call, and how many of them it has begun."""
+    if last is None:
+        return {"rank": rank, "number": 0}
+    return {"rank": last.rank if rank == NO_RANK else rank, "number": last.number}
 
 
 def _why(conditions: tuple[Condition, ...], hit: str | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from inspectors.probe.callplaces import CallPlace
 from inspectors.probe.dispatch import LoaderOperations, is_torch_here
 from inspectors.probe.events import Body, LoaderCalled, ParameterRegistered, ShardSplit
 from inspectors.probe.fingerprints import Trust
@@ -39,13 +40,14 @@ if TYPE_CHECKING:
 class ActiveCall:
     """A loader call between its entry and its return."""
 
-    __slots__ = ("body", "parameter", "rank", "recorder", "seq", "storage", "tensor", "watch")
+    __slots__ = ("body", "parameter", "place", "rank", "recorder", "seq", "storage", "tensor", "watch")
 
     def __init__(self, recorder: Recorder, body: LoaderCalled, rank: int, parameter: Any, tensor: Any) -> None:
         self.recorder, self.body, self.rank = recorder, body, rank
         self.parameter, self.tensor = parameter, tensor
         self.storage = identity_of(parameter)
         self.watch: SplitWatch | None = None
+        self.place: CallPlace
         self.seq = recorder.begin(body, rank)
 
     def at_hand(self) -> AtHand:
@@ -139,7 +141,7 @@ class LoaderCalls:
         state.calls.append(active)
         call.kept[self] = active
         call.explain_by(active.facts)
-        self._probe.gate.hold_at_hand(active.at_hand)
+        active.place = self._probe.gate.call_begins(body, call.rank, active.at_hand)
         if is_tensor(tensor) and is_torch_here():
             active.watch = self._watch(tensor, noted, active)
             self._operations().enter()
@@ -168,8 +170,8 @@ class LoaderCalls:
         body = active.body.but(outcome=outcome)
         gate = self._probe.gate
         if outcome == "returned":
-            gate.about_to_return(active.seq, body, call.rank)
-        gate.hold_at_hand(None)
+            gate.about_to_return(active.seq, body, active.place)
+        gate.call_is_over(active.place)
         self._recorder.end(active.seq, body)
 
     def _body(self, call: Call, parameter: Any, tensor: Any, noted: Yielded | None) -> LoaderCalled:

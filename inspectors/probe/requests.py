@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspectors.probe import sessionfiles
+from inspectors.probe import sessionfiles, together
 from inspectors.probe.numbers import inspect_tensor
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def _request(asked: object) -> tuple[str, _Do]:
 
 
 def _run(gate: Gate, asked: dict[str, Any]) -> dict[str, Any]:
-    gate.run(str(asked.get("until")))
+    at_most = asked.get("at_most")
+    gate.run(str(asked.get("until")), None if at_most is None else int(at_most), goes_on=asked.get("goes_on") is True)
     return {}
 
 
@@ -120,4 +121,5 @@ _REQUESTS: dict[str, _Do] = {
     "piece": partial(_taken, sessionfiles.piece),
     "tables": partial(_taken, sessionfiles.tables),
     "rows": partial(_taken, sessionfiles.rows),
+    **together.REQUESTS,
 }

@@ -51,6 +51,7 @@ class Launch:
     """What the workbench asks an engine to do with one checkpoint; the adapter turns it into a command.
 
     `python` is the interpreter of the engine's own environment, empty for the workbench's; `rank` is "all" or a number.
+    `is_stepped`: somebody means to hold the ranks, so all of them have to be there at the same time.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Launch:
     extra: tuple[str, ...] = ()
     python: str = ""
     rank: str = "all"
+    is_stepped: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sessions.control import Control, ControlError
 from sessions.session import Session
+from workbench.allhosts import host_lines, hosts_told
 from workbench.errors import CLEAN, INCOMPLETE, UserError
 from workbench.failing import failing_call
 
@@ -38,6 +39,7 @@ def _facts(control: Control | None, folder: Path | None, args: Namespace) -> Fac
     }  # fmt: skip
     if folder is not None:
         said["failing_call"] = _failing(folder)
+        said |= hosts_told(folder, wants_stacks=args.stacks, releases=args.release)
     if control is None:
         return said
     if args.stacks:
@@ -51,7 +53,8 @@ def _facts(control: Control | None, folder: Path | None, args: Namespace) -> Fac
 def _failing(folder: Path) -> list[str]:
     session = Session.open(folder)
     try:
-        return failing_call(session)
+        failing = failing_call(session)
+        return failing.lines if failing is not None else []
     finally:
         session.close()
 
@@ -60,8 +63,8 @@ def _lines(said: Facts) -> list[str]:
     why = f" at {said['why']}" if said["state"] == "paused" and said["why"] else ""
     who = f"process {said['pid']}" if said["pid"] is not None else "no engine yet"
     lines = [f"host      {who}, {said['state']}{why}"]
-    failing, threads = said.get("failing_call"), said.get("threads", [])
+    failing, threads, others = said.get("failing_call"), said.get("threads", []), host_lines(said)
     lines += [f"          {line}" for line in failing] if isinstance(failing, list) else []
-    for thread in threads if isinstance(threads, list) else []:
+    for thread in threads if isinstance(threads, list) and not others else []:
         lines += [f"thread    {thread['name']}", *(f"          {frame}" for frame in thread["frames"])]
-    return [*lines, f"session   {said['session']}"] if said["session"] else lines
+    return [*lines, *others, *([f"session   {said['session']}"] if said["session"] else [])]

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from sessions.control import Control
+from sessions.ranks import Onlooker
 from workbench import arguments, places
 from workbench.attaching import late, remote
 from workbench.attaching.process import Process, process_of
@@ -21,8 +22,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "host", metavar="SESSION|HOST:PORT|PID",
         help="a session folder, the port of a host that was started with --listen, or the id of a process",
     )  # fmt: skip
-    parser.add_argument("--release", action="store_true", help="let a host that waits go on")
-    parser.add_argument("--stacks", action="store_true", help="print what every thread of the host does")
+    parser.add_argument("--release", action="store_true", help="let all hosts that wait go on")
+    parser.add_argument("--stacks", action="store_true", help="print what every thread of every host does")
     parser.add_argument(
         "--token-file",
         metavar="FILE",
@@ -55,7 +56,7 @@ def _run(args: Namespace) -> int:
     if args.host.isdigit():
         return _attach_process(process_of(int(args.host)), args)
     folder = places.session_folder(args.host)
-    control = Control.connect(folder)
+    control = Onlooker.connect(folder)
     if control is None:
         raise UserError(
             f"{folder}: no host of this session answers: it has ended, or has not imported an engine yet",
@@ -72,11 +73,11 @@ def _attach_process(process: Process, args: Namespace) -> int:
         if not args.json:
             known = f"it has {', '.join(engines)}" if engines else "it has imported no engine yet"
             print(f"attached to process {process.pid}, {known}; recording into {folder}", file=sys.stderr)
-        return _look(folder, Control.connect(folder, process.pid), args)
+        return _look(folder, Onlooker.connect(folder, process.pid), args)
     folder = Path(process.session)
-    control = Control.connect(folder, process.pid)
+    control = Onlooker.connect(folder, process.pid)
     if control is None:
-        control = Control.connect(folder)
+        control = Onlooker.connect(folder)
         if control is None:
             raise UserError(
                 f"{folder}: no host of this session answers: it has ended, or has not imported an engine yet",

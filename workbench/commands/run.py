@@ -26,6 +26,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     arguments.add_watching(parser)
     keeping.add_keeping(parser)
     arguments.add_limits(parser)
+    arguments.add_stepping(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="do not repeat what the host prints")
     arguments.add_fail_on(parser)
     arguments.add_json(parser)

@@ -1,4 +1,4 @@
-"""The channel to a host that can be paused: one thread that connects, asks and waits, so that no key ever does."""
+"""The channel to the hosts that can be paused: one thread that connects, asks and waits, so that no key ever does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from textual.message import Message
 
-from sessions.control import Control, ControlError
+from sessions.control import ControlError
+from sessions.together import Together
 from workbench.tui.frame import Host
 from workbench.tui.messages import HostStateChanged
 
@@ -19,12 +20,14 @@ WAIT_SECONDS = 0.2
 
 
 class HostControl(Protocol):
-    """The client of one host's control channel."""
+    """The client of one host's control channel, or of all hosts of a session as one."""
 
-    pid: int
+    @property
+    def pid(self) -> int:
+        """The process of the host that is shown."""
 
     def state(self) -> Mapping[str, Any]:
-        """`state` ("running", "paused", "ended"), `seq`, `why`, `breakpoint`."""
+        """`state` ("running", "paused", "ended"), `seq`, `why`, `breakpoint`; of several hosts also `pid`, `ranks`."""
 
     def wait(self, seconds: float) -> Mapping[str, Any]:
         """The state as soon as it is paused or ended, or when the time is over."""
@@ -46,6 +49,9 @@ class HostControl(Protocol):
     def release(self) -> Any:
         """Let it go for good."""
 
+    def show(self, rank: int) -> bool:
+        """From now on answer for this rank; False when there is none such."""
+
     def close(self) -> None:
         """Leave; a host that waits goes on."""
 
@@ -56,9 +62,9 @@ Answer = Callable[[object], None]
 
 
 class Controlling:
-    """Owns the control connection. `host` is the last state known; every change is posted as HostStateChanged."""
+    """Owns the control connections. `host` is the last state known; every change is posted as HostStateChanged."""
 
-    connect: Connect = staticmethod(Control.connect)
+    connect: Connect = staticmethod(Together.connect)
 
     def __init__(self, path: Path, post: Callable[[Message], object]) -> None:
         self.path, self._post = path, post
@@ -67,6 +73,8 @@ class Controlling:
         self._jobs: queue.Queue[tuple[Job, Answer | None]] = queue.Queue()
         self._is_stopped = threading.Event()
         self._changes = self._pid = 0
+        self._breakpoints: list[str] = []
+        self._was_paused_at: tuple[int, int] | None = None
         self._thread = threading.Thread(target=self._run, name="loadscope-control", daemon=True)
 
     def start(self) -> None:
@@ -86,8 +94,20 @@ class Controlling:
 
     def run(self, until: str) -> None:
         """Let the host go on; the screen shows it as running at once."""
-        self._set(Host("running", is_busy=True, at=self.host.at, pid=self._pid))
+        self._set(Host("running", is_busy=True, at=self.host.at, pid=self._pid, ranks=self.host.ranks))
         self.ask(lambda control: control.run(until))
+
+    def break_at(self, conditions: list[str], answer: Answer) -> None:
+        """Replace the breakpoints of the hosts, and of those that come."""
+        self._breakpoints = conditions
+        if self.host.state in {"paused", "running"}:
+            self.ask(lambda control: control.breakpoints(conditions), answer)
+
+    def has_just_paused(self) -> bool:
+        """True once for every place at which the shown host pauses."""
+        was, host = self._was_paused_at, self.host
+        self._was_paused_at = (host.pid, host.at) if host.is_paused else None
+        return self._was_paused_at is not None and self._was_paused_at != was
 
     def _run(self) -> None:
         control = None
@@ -99,7 +119,10 @@ class Controlling:
                         return
                     continue
             if not self._serve(control):
-                return
+                control.close()
+                control = None  # another host may come: ranks that load one after the other
+                if self._is_stopped.wait(CONNECT_SECONDS):
+                    return
         if control is not None:
             control.close()
 
@@ -107,8 +130,9 @@ class Controlling:
         try:
             control = self.connect(self.path)
             if control is not None:
-                self._pid = control.pid
-                self._take(control.state())
+                if self._breakpoints:
+                    control.breakpoints(self._breakpoints)
+                self._take(control, control.state())
         except (ControlError, OSError) as error:
             self.error = str(error)
             return None
@@ -117,15 +141,12 @@ class Controlling:
     def _serve(self, control: HostControl) -> bool:
         try:
             self._work(control)
-            self._take(control.state() if self.host.is_paused else control.wait(WAIT_SECONDS))
+            self._take(control, control.state() if self.host.is_paused else control.wait(WAIT_SECONDS))
         except (ControlError, OSError) as error:
             self.error = str(error)
             self._set(Host("gone", at=self.host.at))
             return False
-        if self.host.state == "gone":
-            control.close()
-            return False
-        return True
+        return self.host.state != "gone"
 
     def _work(self, control: HostControl) -> None:
         """Jobs that are there; while the host waits for a key, wait for a job."""
@@ -143,12 +164,13 @@ class Controlling:
             if answer is not None:
                 answer(result)
 
-    def _take(self, told: Mapping[str, Any]) -> None:
+    def _take(self, control: HostControl, told: Mapping[str, Any]) -> None:
         state = str(told.get("state"))
         is_busy = state == "running" and self.host.is_busy
         why, text = str(told.get("why") or ""), str(told.get("breakpoint") or "")
-        at = int(told.get("seq") or 0)
-        self._set(Host("gone" if state == "ended" else state, why, text, at, self._pid, is_busy))
+        at, self._pid = int(told.get("seq") or 0), control.pid
+        ranks = tuple(told.get("ranks", ()))
+        self._set(Host("gone" if state == "ended" else state, why, text, at, self._pid, is_busy, ranks))
 
     def _set(self, host: Host) -> None:
         if host != self.host:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from sessions.ranks import RankPlace
 from sessions.session import Session
 from workbench.tui.keymap import Hint, Keymap, hint
 from workbench.tui.paint import paint, said
+from workbench.tui.ranks import ranks_line
 from workbench.tui.snapshot import Snapshot
 from workbench.tui.wording import count, duration
 
@@ -27,7 +29,10 @@ RUNNING = (hint("step.pause"), hint("step.breakpoint"), hint("release"))
 
 @dataclass(frozen=True)
 class Host:
-    """What is known of a host that can be controlled. `state` is "running", "paused" or "gone", `at` a seq."""
+    """What is known of a host that can be controlled. `state` is "running", "paused" or "gone", `at` a seq.
+
+    Of several hosts it is the one that is shown; `ranks` are all of them.
+    """
 
     state: str = ""
     why: str = ""
@@ -35,6 +40,7 @@ class Host:
     at: int = 0
     pid: int = 0
     is_busy: bool = False
+    ranks: tuple[RankPlace, ...] = ()
 
     @property
     def is_paused(self) -> bool:
@@ -98,8 +104,12 @@ def position(snapshot: Snapshot, read: int) -> Text:
     return said(f"{took}#{count(at)} of {count(last)}", "m")
 
 
-def step_bar(host: Host, breakpoints: Sequence[str], keymap: Keymap) -> tuple[Text, Text]:
-    """Left: the pill and why the host stands; right: the keys that move it."""
+def step_bar(host: Host, breakpoints: Sequence[str], keymap: Keymap) -> tuple[Text, Text, tuple[Text, Text] | None]:
+    """Left: the pill and why the host stands; right: the keys that move it; below: where all ranks are."""
+    return *_pill_and_keys(host, breakpoints, keymap), ranks_line(host.ranks)
+
+
+def _pill_and_keys(host: Host, breakpoints: Sequence[str], keymap: Keymap) -> tuple[Text, Text]:
     if host.is_held:
         return paint("{X| ✗ held }  {b|host waits at the exception}"), keymap.line(HELD, role="m")
     if host.is_paused:
@@ -113,7 +123,8 @@ def step_bar(host: Host, breakpoints: Sequence[str], keymap: Keymap) -> tuple[Te
 def _paused(host: Host, breakpoints: Sequence[str]) -> Text:
     pill = paint("{P| ‖ paused }")
     if not host.why.startswith("breakpoint"):
-        said_why = {"start": "at the first call", "step": "after a step"}.get(host.why, host.why)
+        words = {"start": "at the first call", "step": "after a step", "together": "with the other ranks"}
+        said_why = words.get(host.why, host.why)
         return Text.assemble(pill, "  ", said(said_why, "m"))
     text = host.breakpoint or (breakpoints[0] if breakpoints else "")
     head, _, glob = text.partition(" ~ ")

@@ -18,6 +18,7 @@ import pytest
 
 from sessions.control import Control
 from sessions.session import Session
+from sessions.together import Together
 
 ROOT = Path(__file__).resolve().parents[3]
 PLANTS = Path(__file__).parent / "plants"
@@ -232,6 +233,57 @@ class Held:
     def __exit__(self, *_: object) -> None:
         self.control.close()
         self.code = self._process.wait(timeout=PATIENCE_S)
+
+
+class SteppedRanks:
+    """A load of several ranks that wait at their start, and the client that steps them together."""
+
+    def __init__(self, command: list[str], folder: Path, ranks: int, environment: dict[str, str]) -> None:
+        self.folder, self.code, self._ranks = folder, -1, ranks
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        self._give_up_s = time.monotonic() + PATIENCE_S
+        while (together := Together.connect(folder)) is None:
+            self._still_waiting("no host listened")
+            time.sleep(0.1)
+        self.together = together
+
+    def settle(self) -> list[Any]:
+        """Wait until every rank is held; the call of each."""
+        while True:
+            state, places = self.together.wait(1), self.together.ranks()
+            if state["state"] == "paused" and len(places) == self._ranks and {p.state for p in places} == {"paused"}:
+                return [place.call for place in places]
+            self._still_waiting(places)
+
+    def step(self, until: str) -> list[Any]:
+        self.together.run(until)
+        return self.settle()
+
+    def log(self) -> str:
+        return (self.folder / "host.log").read_text(errors="replace")
+
+    def _still_waiting(self, what: object) -> None:
+        assert self._process.poll() is None, (what, self.log())
+        assert time.monotonic() < self._give_up_s, (what, self.log())
+
+    def __enter__(self) -> SteppedRanks:  # noqa: PYI034 - `Self` is of Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.together.close()
+        self.code = self._process.wait(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def step_ranks(tmp_path) -> Callable[..., SteppedRanks]:
+    """Start `loadscope trace` of two ranks that wait at their start."""
+
+    def start(checkpoint: Path, engine: str, python: Path, *words: str) -> SteppedRanks:
+        command = [sys.executable, "-c", RUN, "trace", str(checkpoint), "--engine", engine, "--python", str(python),
+                   "--tp", "2", "--paused", "--no-tui", "-o", str(tmp_path / "stepped"), *words]  # fmt: skip
+        return SteppedRanks(command, tmp_path / "stepped", 2, _environment())
+
+    return start
 
 
 @pytest.fixture

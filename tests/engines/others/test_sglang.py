@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from sessions.decisions import decisions
 from sessions.parameters import parameters
+from sessions.session import Session
 
 VERSIONS = ("0.5.10", "0.5.11", "0.5.23")
 pytestmark = pytest.mark.engine
@@ -243,6 +244,33 @@ def test_a_load_is_held_at_a_breakpoint_and_shows_the_values_at_hand(start_trace
         held.control.release()
     assert held.code == 1
     assert "rank 1 of 4: Qwen3NextForCausalLM is loaded" in held.log()
+
+
+def test_two_ranks_are_held_at_the_same_call_and_each_shows_its_own_values(step_ranks, checkpoints, engine_python):
+    place = "model.layers.0.linear_attn.in_proj_ba.weight_scale"
+    with step_ranks(checkpoints("packed_int8"), "sglang", engine_python("sglang-0.5.11")) as held:
+        held.settle()
+        held.together.breakpoints([f'parameter ~ "{place}" and rank = 1'])
+        first, second = held.step("breakpoint")
+        assert first == second
+        assert (first["parameter"], first["occurrence"]) == (place, 1)
+        windows = []
+        for rank in (0, 1):
+            assert held.together.show(rank)
+            assert held.together.inspect("source", rows=16)["window"][5] == [6.0]
+            windows.append(held.together.inspect("parameter", rows=8)["window"])
+        # 2 ranks: the scales of the rows of b and of a that each of them has; row r has the scale r + 1.
+        assert windows[0] != windows[1]
+        for _ in range(3):
+            after, same = held.step("next")
+            assert after == same != first
+        assert [place.number for place in held.together.ranks()] == [held.together.state()["number"]] * 2
+        held.together.release()
+    assert held.code == 0
+    session = Session.open(held.folder)
+    by_rank = Counter(call.rank for call in session.of_kinds("loader.called"))
+    session.close()
+    assert by_rank[0] == by_rank[1] > 50
 
 
 @pytest.mark.skipif(not HAS_GGUF, reason="this version of the workbench does not read GGUF files")

@@ -31,12 +31,14 @@ def next_rank(by: int) -> Callable[[SessionScreen], None]:
     def act(screen: SessionScreen) -> None:
         if screen.snapshot is None:
             return
-        total = screen.snapshot.loaded.tp or 1
+        total = max(screen.snapshot.loaded.tp or 1, *(one.rank + 1 for one in screen.host.ranks), 1)
         at = -1 if screen.desk.rank is None else screen.desk.rank
         rank = (at + 1 + by) % (total + 1) - 1
         screen.desk.set_rank(None if rank < 0 else rank)
         screen.draw()
         screen.notice("all ranks" if rank < 0 else f"rank {rank} of {total}", "a")
+        if rank >= 0 and len(screen.host.ranks) > 1:  # its tensors are at hand, and the steps are its own
+            screen.controlling.ask(lambda control: control.show(rank))
 
     return act
 

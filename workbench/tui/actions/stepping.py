@@ -120,8 +120,7 @@ def set_breakpoints(screen: SessionScreen, texts: list[str]) -> None:
         screen.notice(f"{error.what}: {error.try_}")
         return
     screen.desk.breakpoints = texts
-    if screen.host.state in {"paused", "running"}:
-        screen.controlling.ask(lambda control: control.breakpoints(texts), screen.answered)
+    screen.controlling.break_at(texts, screen.answered)
     told = "; ".join(f"{n} {text}" for n, text in enumerate(texts, 1))
     screen.draw_frame()
     screen.notice(f"breakpoints: {told}" if texts else "no breakpoints", "a")
@@ -145,18 +144,20 @@ def frame_up(screen: SessionScreen) -> None:
 
 
 def pause(screen: SessionScreen) -> None:
-    """Hold a running host at its next event."""
+    """Hold the running hosts at their next event."""
     if screen.host.state != "running":
         screen.notice("no running host to pause")
         return
     screen.controlling.ask(lambda control: control.pause(), screen.answered)
-    screen.notice("the host pauses at its next event", "a")
+    is_alone = len(screen.host.ranks) < 2
+    screen.notice("the host pauses at its next event" if is_alone else "all ranks pause, at one loader call", "a")
 
 
 def release(screen: SessionScreen) -> None:
-    """Let the host go."""
+    """Let the hosts go."""
     if screen.host.state not in {"paused", "running"}:
         screen.notice("no host to release")
         return
     screen.controlling.ask(lambda control: control.release(), screen.answered)
-    screen.notice("released: the host runs on, with no more pauses", "a")
+    who = "the host runs" if len(screen.host.ranks) < 2 else "all ranks run"
+    screen.notice(f"released: {who} on, with no more pauses", "a")

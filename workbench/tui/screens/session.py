@@ -35,7 +35,7 @@ from workbench.tui.tensors import value_at_hand
 from workbench.tui.views.aside import aside
 from workbench.tui.views.table import QUESTIONS, VIEWS, Broken, view_of
 from workbench.tui.views.view import Page, Reading, View
-from workbench.tui.widgets.ends import Ends
+from workbench.tui.widgets.ends import Ends, StepBar
 from workbench.tui.widgets.longlist import LongList
 from workbench.tui.widgets.pane import Pane
 from workbench.tui.widgets.prompt import Prompt
@@ -81,7 +81,7 @@ class SessionScreen(Screen[None]):
                 yield Pane(id="empty")
             yield Pane(id="detail")
             yield Pane(id="aside")
-        yield Ends(id="step")
+        yield StepBar(id="step")
         yield Ends(id="keys")
         yield Prompt(id="prompt")
 
@@ -136,7 +136,7 @@ class SessionScreen(Screen[None]):
     def on_host_state_changed(self, message: HostStateChanged) -> None:
         """The host paused or went on: `now` follows it."""
         message.stop()
-        if self.host.is_paused:
+        if self.controlling.has_just_paused():
             self.desk.now = None
             self._is_following = True
             self.controlling.ask(lambda control: control.inspect("source", rows=1, columns=1), self._told_at_hand)
@@ -254,7 +254,7 @@ class SessionScreen(Screen[None]):
         self.query_one("#tabs", Tabs).put(self.desk.look, snapshot.unread, "E" if has_error else "W")
         self.query_one("#spine", Spine).put(snapshot.spine)
         self.set_class(bool(self.host.state), "-stepping")
-        self.query_one("#step", Ends).put(*frame.step_bar(self.host, self.desk.breakpoints, self.keymap))
+        self.query_one("#step", StepBar).put(*frame.step_bar(self.host, self.desk.breakpoints, self.keymap))
         if not self._is_noticed:
             self._draw_keys()
 
