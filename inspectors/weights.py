@@ -166,11 +166,29 @@ def _parameters(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _model_loaded(call: Call) -> ModelLoaded:
-    count = call.get("parameters")
-    count = len(list(_parameters(call.get("model")))) if count is None else int(count)
+    model, count = call.get("model"), call.get("parameters")
     filled, used = (tuple(str(name) for name in call.get(key) or ()) for key in ("never_filled", "never_used"))
-    has_report = "never_filled" in call.tracepoint.arguments
-    return ModelLoaded(parameters=count, never_filled=filled, never_used=used, has_report=has_report)
+    tied = _tied(model)
+    return ModelLoaded(
+        parameters=len(list(_parameters(model))) if count is None else int(count),
+        never_filled=filled,
+        never_used=used,
+        has_report="never_filled" in call.tracepoint.arguments,
+        initialised=tuple(call.get("initialised") or ()),
+        tied=tuple(tied),
+        tied_to=tuple(tied.values()),
+    )
+
+
+def _tied(model: Any) -> dict[str, str]:
+    """Names of parameters that are another one's tensor, each with the first name of that."""
+    named = getattr(model, "named_parameters", None)
+    try:
+        everything = list(named(remove_duplicate=False)) if named else []
+    except TypeError:  # a model with a listing of its own, without doubles
+        return {}
+    first: dict[int, str] = {}
+    return {name: known for name, one in everything if (known := first.setdefault(id(one), name)) != name}
 
 
 def _explained(call: Call) -> None:

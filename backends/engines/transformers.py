@@ -12,6 +12,8 @@ from inspectors.probe.tracepoint import Computed, Engine, Launch, Tracepoint
 _LOADING = "transformers.core_model_loading"
 _MODELING = "transformers.modeling_utils"
 _QUANTIZERS = "transformers.quantizers"
+SAMPLED = 4096
+"""Elements of a missing parameter that are looked at: enough to tell ones from random values."""
 
 _names: dict[int, str] = {}
 """Checkpoint names of what is to be read, by identity: the function that reads is given no name."""
@@ -53,12 +55,38 @@ def _parameter_of(model: Any, name: str | None) -> Any:
         return None  # of a conversion that is asked for without a model, or back to a checkpoint's names
 
 
-def _refused(info: Any) -> list[str]:
-    """The parameters because of which a loaded model is refused: those of another shape, those not converted."""
+def _missing(model: Any, info: Any) -> list[str]:
+    """What no tensor of the checkpoint filled: missing ones and those of another shape, without what is tied."""
+    tied = getattr(model, "all_tied_weights_keys", ())
+    names = {*getattr(info, "missing_keys", ()), *(key[0] for key in getattr(info, "mismatched_keys", ()))}
+    return sorted(name for name in names if name not in tied)
+
+
+def _initialised(model: Any, info: Any) -> list[str]:
+    """For each of `_missing` what is in it now, "" where it was not written to since transformers gave it memory."""
+    return [_values_of(_parameter_of(model, name)) for name in _missing(model, info)]
+
+
+def _values_of(parameter: Any) -> str:
+    """What the initialisation of a parameter looks like, by its first elements."""
+    parameter = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    if parameter is None or parameter.is_meta or not parameter._version:  # noqa: SLF001 - counts writes in place
+        return ""
+    some = parameter.detach().reshape(-1)[:SAMPLED].float()
+    if not some.numel():
+        return ""
+    if bool((some == some[0]).all()):
+        return f"{float(some[0]):g} everywhere"
+    return f"random values, standard deviation {float(some.std()):.2g}"
+
+
+def _refused(model: Any, info: Any) -> list[str]:
+    """The parameters because of which a loaded model is refused: of another shape, not converted, missing."""
     mismatched = sorted(key[0] for key in getattr(info, "mismatched_keys", ()))
-    return [*mismatched, *getattr(info, "conversion_errors", ())]
+    return [*mismatched, *getattr(info, "conversion_errors", ())] or _missing(model, info)
 
 
+_LOADED = ("model", "loading_info")
 _OF_THE_MODEL = ("model", "target_name")
 _CONVERTED = Computed(_parameter_of, ("model", "full_layer_name"))
 
@@ -148,9 +176,10 @@ _TRACEPOINTS = (
         f"{_MODELING}:PreTrainedModel._finalize_model_loading",
         {
             "model": "model",
-            "never_filled": "loading_info.missing_keys",
+            "never_filled": Computed(_missing, _LOADED),
             "never_used": "loading_info.unexpected_keys",
-            "refused": Computed(_refused, ("loading_info",)),
+            "initialised": Computed(_initialised, _LOADED),
+            "refused": Computed(_refused, _LOADED),
         },
     ),
     Tracepoint(

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import zip_longest
 
 from backends.devices.limits import LIMITS, LaunchLimits
-from inspectors.probe.events import StageFailed, TensorListed
+from inspectors.probe.events import ModelLoaded, StageFailed, TensorListed
 from sessions.checkpoint import Consumption, consumption, header
 from sessions.decisions import DecisionView, built_names, decisions
 from sessions.event import Event
@@ -17,6 +18,7 @@ from sessions.parameters import ParameterView, parameters
 from sessions.session import Session
 from workbench.diagnosis.finding import Evidence
 
+_AFTER_LOADS = frozenset({"forward.run", "kernel.launch"})
 _LAYER = re.compile(r"\.\d+(?=\.|$)")
 _DIVISION = re.compile(
     r"(?:=|\bsize|\bdim\w*)?\s*(\d+)\)?\s+(?:is\s+)?not\s+(?:evenly\s+)?divisible\s+by\b[^0-9]*?(\d+)", re.IGNORECASE
@@ -92,9 +94,28 @@ class Case:
         return is_bad or bool(self.failures)
 
     @property
+    def has_failed_loading(self) -> bool:
+        """True when the host failed, but for exceptions that all came after the load: in forward passes."""
+        is_later = all(failure.failed_stage in _AFTER_LOADS for _, failure in self.failures)
+        return self.has_failed and not (self.failures and is_later)
+
+    @property
     def is_whole(self) -> bool:
         """True when some rank's load ended well and none failed: then what is missing will stay missing."""
-        return bool(self.ranks_loaded) and not self.has_failed
+        return bool(self.ranks_loaded) and not self.has_failed_loading
+
+    @cached_property
+    def never_filled(self) -> Mapping[tuple[int, str], tuple[int, str]]:
+        """What engines report as not filled, by (rank, parameter): the report's position, what they put there."""
+        events = [e for e in self.session.of_kinds("model.loaded") if isinstance(e.body, ModelLoaded)]
+        told = ((e, zip_longest(e.body.never_filled, e.body.initialised, fillvalue="")) for e in events)
+        return {(event.rank, name): (event.position, now) for event, names in told for name, now in names}
+
+    @cached_property
+    def initialising_ranks(self) -> frozenset[int]:
+        """Ranks whose engine says what it put into parameters that the checkpoint has nothing for."""
+        rows = self.session.rows("model.loaded", ("initialised",))
+        return frozenset(row[5] for row in rows if row[6])
 
     def ref(self, position: int) -> str:
         """The reference of an event, for evidence."""
