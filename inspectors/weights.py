@@ -14,9 +14,10 @@ from inspectors.probe.loadercalls import LoaderCalls, registered
 from inspectors.probe.loaders import ParameterRegistry
 from inspectors.probe.loadwatch import note_taken
 from inspectors.probe.names import TensorNames
+from inspectors.probe.partreads import cuts_of, note_part, part_of
 from inspectors.probe.repackedcalls import RepackedCalls
 from inspectors.probe.stages import includes
-from inspectors.probe.tensors import is_tensor, type_name
+from inspectors.probe.tensors import is_tensor, local_part, type_name
 from inspectors.probe.tracepoint import Tracepoint
 
 
@@ -100,8 +101,11 @@ class WeightsInspector:
             return  # nothing of it is this rank's
         name = str(call.get("name", ""))
         self._names.note(name, tensor)
+        part = part_of(call.get("stored_dtype"), call.get("stored_shape"), call.get("taken"))
+        if part is not None:
+            self._calls.cut_at_reading(name, cuts_of(part))
         if self._has_ledger and is_tensor(tensor):
-            self._parameters.memory.read(name, tensor)
+            note_part(self._parameters.memory, name, tensor, part)
 
     def _converting(self, call: Call) -> None:
         self._calls.converting(call.get("sources") or ())
@@ -158,11 +162,11 @@ class WeightsInspector:
 
 
 def _parameters(model: Any) -> Iterator[tuple[str, Any]]:
-    """Parameters, and those buffers that have a loader, by full name."""
+    """Parameters, and those buffers that have a loader, by full name; of distributed ones this rank's part."""
     named = getattr(model, "named_parameters", None)
     buffers = getattr(model, "named_buffers", None)
     held = ((name, one) for name, one in (buffers() if buffers else ()) if hasattr(one, "weight_loader"))
-    return chain(named() if named else (), held)
+    return ((name, local_part(one)) for name, one in chain(named() if named else (), held))
 
 
 def _model_loaded(call: Call) -> ModelLoaded:

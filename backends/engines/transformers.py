@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -50,9 +51,10 @@ def _parameter_of(model: Any, name: str | None) -> Any:
     """What the model holds under a name now: a tensor on no device before it is filled. None for no such module."""
     owner, _, last = (name or "").replace("*.", "0.").rpartition(".")
     try:
-        return getattr(model.get_submodule(owner), last, None)
+        found = getattr(model.get_submodule(owner), last, None)
     except AttributeError:
         return None  # of a conversion that is asked for without a model, or back to a checkpoint's names
+    return getattr(found, "_local_tensor", found)  # of a DTensor what this rank holds
 
 
 def _missing(model: Any, info: Any) -> list[str]:
@@ -86,6 +88,25 @@ def _refused(model: Any, info: Any) -> list[str]:
     return [*mismatched, *getattr(info, "conversion_errors", ())] or _missing(model, info)
 
 
+def _read_from(place: str) -> dict[str, str | Computed]:
+    """What an entry of the state dict tells of the tensor in the file: a slice of safetensors, or a tensor."""
+    return {
+        "name": Computed(lambda entry: _names.get(id(entry), ""), (place,)),
+        "stored_dtype": Computed(lambda entry: _told(entry, "get_dtype", "dtype"), (place,)),
+        "stored_shape": Computed(lambda entry: _told(entry, "get_shape", "shape"), (place,)),
+    }
+
+
+def _told(entry: Any, method: str, attribute: str) -> Any:
+    return getattr(entry, method)() if hasattr(entry, method) else getattr(entry, attribute, None)
+
+
+def _taken(dense: Any, of_experts: Any) -> Any:
+    """For each dimension the intervals that a rank reads; None for all: a replicated tensor."""
+    return of_experts if of_experts is not None else dense
+
+
+_INTERVALS = ("local:intervals_by_dim", "local:intervals_by_source_dim")
 _LOADED = ("model", "loading_info")
 _OF_THE_MODEL = ("model", "target_name")
 _CONVERTED = Computed(_parameter_of, ("model", "full_layer_name"))
@@ -107,7 +128,13 @@ _TRACEPOINTS = (
         "tensor.read",
         "tensor.read",
         f"{_LOADING}:_materialize_copy",
-        {"name": Computed(lambda entry: _names.get(id(entry), ""), ("tensor",)), "tensor": "result"},
+        {**_read_from("tensor"), "tensor": "result"},
+    ),
+    Tracepoint(
+        "tensor.read",
+        "tensor.read",
+        "transformers.distributed.sharding_utils:DtensorShardOperation.shard_tensor",
+        {**_read_from("source"), "tensor": "result", "taken": Computed(_taken, _INTERVALS)},
     ),
     *(
         Tracepoint(
@@ -192,10 +219,11 @@ _TRACEPOINTS = (
 
 
 def tp_rank() -> int:
-    """The rank of this process in torch's default group, 0 without one."""
+    """The rank of this process in torch's default group or its launcher's, 0 without one."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-        return 0
+        rank = os.environ.get("RANK", "")  # what a launcher such as torchrun said, before the group is there
+        return int(rank) if rank.isdigit() else 0
     return int(distributed.get_rank())
 
 
