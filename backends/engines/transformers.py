@@ -106,6 +106,24 @@ def _taken(dense: Any, of_experts: Any) -> Any:
     return of_experts if of_experts is not None else dense
 
 
+def _modules_of(model: Any) -> dict[str, str]:
+    """What each module of a model is: its class, and the scheme that compressed-tensors gave it."""
+    return {name: _kind_of(module) for name, module in model.named_modules() if name}
+
+
+def _kind_of(module: Any) -> str:
+    weights = getattr(getattr(module, "quantization_scheme", None), "weights", None)
+    if weights is None:
+        return type(module).__name__
+    named = (getattr(value, "value", value) for value in (weights.type, weights.num_bits, weights.strategy))
+    return " ".join([type(module).__name__, *map(str, named)])
+
+
+def _is_ignored(entries: Any, is_matched: bool) -> bool | None:  # noqa: FBT001 - a value of the engine's call
+    """Whether a list of entries names a module; None where one target was asked for: which may be quantized."""
+    return None if isinstance(entries, str) else is_matched
+
+
 _INTERVALS = ("local:intervals_by_dim", "local:intervals_by_source_dim")
 _LOADED = ("model", "loading_info")
 _OF_THE_MODEL = ("model", "target_name")
@@ -162,7 +180,18 @@ _TRACEPOINTS = (
         "method.select",
         "method.selected",
         f"{_QUANTIZERS}.base:HfQuantizer.preprocess_model",
-        {"layer": "model", "config": "self.quantization_config", "selected": "self"},
+        {
+            "layer": "model",
+            "config": "self.quantization_config",
+            "selected": "self",
+            "modules": Computed(_modules_of, ("model",)),
+        },
+    ),
+    Tracepoint(
+        "method.select",
+        "skip.decided",
+        "compressed_tensors.utils.match:is_match",
+        {"module": "name", "ignored": "targets", "is_skipped": Computed(_is_ignored, ("targets", "result"))},
     ),
     Tracepoint(
         "weight.map",
