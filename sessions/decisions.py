@@ -28,7 +28,8 @@ class DecisionView:
 
     `built` is "as is", the dtype of the quantized weight (its method where that is packed), or "quantized"; `header`
     are the module's tensors in the checkpoint; `is_contradiction`: built quantized over plain tensors without a scale,
-    or the reverse. `where` is the rule's place in the code, `method_where` that of the method's choice.
+    or the reverse. `where` is the rule's place in the code, `method_where` that of the method's choice. `is_dequantized`:
+    built as is, of quantized tensors whose scales went into the same parameters.
     """
 
     module: str
@@ -52,6 +53,7 @@ class DecisionView:
     is_contradiction: bool
     method_where: str = ""
     kernels: tuple[ChosenKernel, ...] = ()
+    is_dequantized: bool = False
 
     @property
     def matched(self) -> str:
@@ -74,12 +76,17 @@ class DecisionView:
     def hidden_entry(self) -> int:
         """The list entry that names this module, or the first of all its parts, yet was not compared; -1 for none.
 
+        A module can be named as the checkpoint calls it, where the model has another name for it.
+
         Only for a module that was not skipped although the checkpoint does not hold it quantized.
         """
         if self.is_skipped is not False or self.is_stored_quantized:
             return -1
         if self.module in self.ignored and self.module not in self.tried:
             return self.ignored.index(self.module)
+        on_disk = next((t.name.rpartition(".")[0] for t in self.header), "")
+        if on_disk in self.ignored and on_disk not in self.tried:
+            return self.ignored.index(on_disk)
         parts = self.parts if set(self.tried) <= {self.module} else ()
         if parts and all(part in self.ignored for part in parts):
             return min(self.ignored.index(part) for part in parts)
@@ -141,13 +148,19 @@ class _Context:
 
     def __init__(self, session: Session, plain_methods: set[str]) -> None:
         listed = header(session)
-        self.names = Names(listed, _used_by_module(session))
+        self._used = _used_by_module(session)
+        self.names = Names(listed, self._used)
         self.plain_methods = plain_methods
         self.dtypes: Mapping[tuple[str, int], set[str]] = _built_dtypes(session)
         opened = [row[6] for row in session.rows("checkpoint.opened", ("quant_method",))]
         self.declares_quantization = any(opened)
         self.stored = self.names.stored_dtype()
         self.kernels = chosen_kernels(session)
+
+    def has_used_scales(self, module: str, tensors: tuple[HeaderTensor, ...]) -> bool:
+        """True when what is stored beside a module's weights went into its parameters."""
+        beside = {f"{t.name.rpartition('.')[0]}.{companion}" for t in tensors for companion in t.companions}
+        return bool(beside & self._used.get(module, set()))
 
     def is_built_quantized(self, key: tuple[str, int], is_skipped: bool | None, method: str) -> bool | None:
         """From the dtypes of the parameters where there are any, else from the decision, else from the method."""
@@ -205,7 +218,8 @@ def _view(key: tuple[str, int], skip: Row | None, method: Row | None, context: _
     tensors = context.names.of_module(module, tried)
     is_built = context.is_built_quantized(key, is_skipped, name or "")
     is_stored = any(t.is_quantized for t in tensors) if tensors else None
-    wrong = _is_contradiction(is_built, tensors, context)
+    is_dequantized = is_built is False and context.has_used_scales(module, tensors)
+    wrong = _is_contradiction(is_built, tensors, context) and not is_dequantized
     return DecisionView(
         module, rank,
         skip[0] if skip is not None else -1, method[0] if method is not None else -1,
@@ -216,7 +230,7 @@ def _view(key: tuple[str, int], skip: Row | None, method: Row | None, context: _
         (skip[11] or "") if skip is not None else "", (skip[12] or "") if skip is not None else "",
         ((skip[13] if skip is not None else where) or ""),
         tensors, context.built(key, is_built, name or ""), is_built, is_stored, wrong,
-        where or "", context.kernels.get(key, ()),
+        where or "", context.kernels.get(key, ()), is_dequantized,
     )  # fmt: skip
 
 

@@ -49,7 +49,8 @@ def _record(view: DecisionView) -> Iterator[tuple[str, str]]:
         yield "", f"and {len(view.header) - MOST_STORED} more weights"
     if view.built:
         against = ", which contradicts what is stored" if view.is_contradiction else ""
-        yield "built", f"{view.built}{against}"
+        made = ", dequantized as it was loaded" if view.is_dequantized else ""
+        yield "built", f"{view.built}{made}{against}"
 
 
 def _skip(view: DecisionView) -> Iterator[tuple[str, str]]:
@@ -112,6 +113,7 @@ def _told(view: DecisionView, ranks: Sequence[int]) -> dict[str, object]:
             for t in view.header
         ],
         "built": view.built,
+        "is_dequantized": view.is_dequantized,
         "is_contradiction": view.is_contradiction,
     }
 

@@ -106,6 +106,22 @@ def _taken(dense: Any, of_experts: Any) -> Any:
     return of_experts if of_experts is not None else dense
 
 
+def _owner_of(model: Any, name: str | None) -> Any:
+    """The module that a parameter belongs to."""
+    try:
+        return model.get_submodule((name or "").rpartition(".")[0])
+    except AttributeError:
+        return None  # see `_parameter_of`
+
+
+def _dequantizing(transform: Any, targets: Mapping[str, Iterable[str]] | None) -> Any:
+    """The operation that makes plain values of quantized ones and their scales; None where no scale was collected."""
+    operations = (*getattr(transform, "operations", ()), getattr(transform, "quantization_operation", None))
+    found = next((one for one in operations if "equantize" in type(one).__name__), None)
+    is_alone = len({name.rpartition(".")[2] for name in _sources_of(targets)}) < 2  # blocks hold their scales
+    return None if is_alone and not type(found).__name__.upper().startswith("GGUF") else found
+
+
 def _modules_of(model: Any) -> dict[str, str]:
     """What each module of a model is: its class, and the scheme that compressed-tensors gave it."""
     return {name: _kind_of(module) for name, module in model.named_modules() if name}
@@ -192,6 +208,20 @@ _TRACEPOINTS = (
         "skip.decided",
         "compressed_tensors.utils.match:is_match",
         {"module": "name", "ignored": "targets", "is_skipped": Computed(_is_ignored, ("targets", "result"))},
+    ),
+    *(
+        Tracepoint(
+            "method.select",
+            "method.selected",
+            f"{_LOADING}:{transform}.convert",
+            {
+                "module": Computed(lambda name: (name or "").rpartition(".")[0], ("layer_name",)),
+                "layer": Computed(_owner_of, ("model", "layer_name")),
+                "config": "hf_quantizer.quantization_config",
+                "selected": Computed(_dequantizing, ("self", "self.layer_targets")),
+            },
+        )
+        for transform in ("WeightRenaming", "WeightConverter")
     ),
     Tracepoint(
         "weight.map",

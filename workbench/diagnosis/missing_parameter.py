@@ -147,8 +147,16 @@ def _unused_like(case: Case, view: ParameterView) -> Consumption | None:
     """A tensor of that shape which nobody used and whose name is nearly the one that is missing."""
     wanted = _wanted(case, view.name)
     unused = {one.name: one for one in case.consumption if not one.calls and one.shape == view.shape}
-    near = get_close_matches(wanted, (n for n in unused if _layer(n) == _layer(wanted)), n=1, cutoff=SIMILAR)
+    alike = [name for name in unused if _parts_apart(name, wanted) == 1]
+    near = get_close_matches(wanted, alike, n=1, cutoff=SIMILAR)
     return unused[near[0]] if near else None
+
+
+def _parts_apart(one: str, other: str) -> int:
+    """How many of the parts of two dotted names differ; all of them in names of different lengths."""
+    pair = one.split("."), other.split(".")
+    same = sum(a == b for a, b in zip(*pair, strict=False))
+    return max(map(len, pair)) - same
 
 
 RULE = Rule("parameter/missing", _judge, follows=("precision/contradiction",))
