@@ -105,7 +105,10 @@ class WeightsInspector:
         if part is not None:
             self._calls.cut_at_reading(name, cuts_of(part))
         if self._has_ledger and is_tensor(tensor):
-            note_part(self._parameters.memory, name, tensor, part)
+            if call.get("is_computed"):
+                self._parameters.memory.read(name, tensor, is_exact=False)
+            else:
+                note_part(self._parameters.memory, name, tensor, part)
 
     def _converting(self, call: Call) -> None:
         self._calls.converting(call.get("sources") or ())

@@ -14,6 +14,7 @@ from sessions.ledger import ledger, names_in
 from sessions.modules import FUSED, HeaderTensor, Names
 from sessions.parameters import parameters
 from sessions.session import Row, Session
+from sessions.stored import stored_shape
 
 AS_IS = "as is"
 PACKED = ("uint8", "int32")
@@ -147,9 +148,14 @@ class _Context:
     """What every view of a session needs: names on disk by module, dtypes as built, what the checkpoint declares."""
 
     def __init__(self, session: Session, plain_methods: set[str]) -> None:
-        listed = header(session)
+        self._listed = header(session)
         self._used = _used_by_module(session)
-        self.names = Names(listed, self._used)
+        self._unpacked = {
+            parameter.rpartition(".")[0]
+            for (_, parameter), calls in ledger(session).calls.items()
+            if any(call.loader.rpartition(".")[0].endswith("Dequantize") for call in calls)
+        }
+        self.names = Names(self._listed, self._used)
         self.plain_methods = plain_methods
         self.dtypes: Mapping[tuple[str, int], set[str]] = _built_dtypes(session)
         opened = [row[6] for row in session.rows("checkpoint.opened", ("quant_method",))]
@@ -161,6 +167,11 @@ class _Context:
         """True when what is stored beside a module's weights went into its parameters."""
         beside = {f"{t.name.rpartition('.')[0]}.{companion}" for t in tensors for companion in t.companions}
         return bool(beside & self._used.get(module, set()))
+
+    def has_unpacked(self, module: str, tensors: tuple[HeaderTensor, ...]) -> bool:
+        """True for tensors of blocks, which hold their own scales, that an operation for that has unpacked."""
+        listed = (self._listed[t.name] for t in tensors)
+        return module in self._unpacked and any(stored_shape(one) != one.shape for one in listed)
 
     def is_built_quantized(self, key: tuple[str, int], is_skipped: bool | None, method: str) -> bool | None:
         """From the dtypes of the parameters where there are any, else from the decision, else from the method."""
@@ -218,7 +229,9 @@ def _view(key: tuple[str, int], skip: Row | None, method: Row | None, context: _
     tensors = context.names.of_module(module, tried)
     is_built = context.is_built_quantized(key, is_skipped, name or "")
     is_stored = any(t.is_quantized for t in tensors) if tensors else None
-    is_dequantized = is_built is False and context.has_used_scales(module, tensors)
+    is_dequantized = is_built is False and (
+        context.has_used_scales(module, tensors) or context.has_unpacked(module, tensors)
+    )
     wrong = _is_contradiction(is_built, tensors, context) and not is_dequantized
     return DecisionView(
         module, rank,

@@ -9,6 +9,7 @@ from sessions.kernels import ChosenKernel
 
 LABEL = 9
 MOST_STORED = 6
+WHOLE = "(the whole model)"
 Told = tuple[DecisionView, tuple[int, ...]]
 OfNone = tuple[str, tuple[int, ...], tuple[ChosenKernel, ...]]
 """A module that no method was chosen for: its name, the ranks that chose alike, its kernels."""
@@ -20,7 +21,7 @@ def lines(found: Sequence[Told], others: Sequence[OfNone], ranks: int) -> list[s
     out: list[str] = []
     for view, of_ranks in found:
         mark = "✗ " if view.is_contradiction else ""
-        out += ["", f"{mark}{view.module}{_on(of_ranks, ranks)}", *(_row(*row) for row in _record(view))]
+        out += ["", f"{mark}{view.module or WHOLE}{_on(of_ranks, ranks)}", *(_row(*row) for row in _record(view))]
     for module, of_ranks, kernels in others:
         out += ["", f"{module or '(no module)'}{_on(of_ranks, ranks)}", *(_row(*row) for row in _kernels(kernels))]
     return out[1:]

@@ -20,18 +20,35 @@ _names: dict[int, str] = {}
 """Checkpoint names of what is to be read, by identity: the function that reads is given no name."""
 
 
+_computed: set[int] = set()
+"""Entries whose values were computed before they are read, by identity."""
+
+_ggml_names: dict[str, str] = {}
+"""Names in a GGUF file by those that transformers gives the tensors when it dequantizes all of them beforehand."""
+
+
 def _noted(model: Any, state_dict: Mapping[str, Any] | None) -> Any:
     """The model that is about to be loaded; notes what the entries of the checkpoint are called."""
-    _names.update((id(entry), name) for name, entry in (state_dict or {}).items())
+    _names.update((id(entry), _ggml_names.get(name, name)) for name, entry in (state_dict or {}).items())
+    _computed.clear()
+    _computed.update(id(entry) for name, entry in (state_dict or {}).items() if name in _ggml_names)
     return model
 
 
+def _noted_ggml(names: Mapping[str, str] | None) -> None:
+    """Notes which tensors of a GGUF file become which parameter."""
+    _ggml_names.clear()
+    for in_file, given in (names or {}).items():
+        _ggml_names[given] = f"{_ggml_names[given]}, {in_file}" if given in _ggml_names else in_file
+
+
 def _folder_of(files: Iterable[str] | None) -> str | None:
-    return next((str(Path(file).parent) for file in files or ()), None)
+    return next((file if file.endswith(".gguf") else str(Path(file).parent) for file in files or ()), None)
 
 
 def _local(path: Any, gguf_file: str | None) -> str | None:
     """The path of a checkpoint that is here already; a name to download becomes a folder only later."""
+    _ggml_names.clear()
     found = Path(str(path or ""), gguf_file or "")
     return str(found) if path and found.exists() else None
 
@@ -43,7 +60,7 @@ def _tensors_of(result: Mapping[str, Any] | None) -> list[Any]:
 
 def _sources_of(targets: Mapping[str, Iterable[str]] | None) -> list[str]:
     """The checkpoint tensors that were collected for a conversion, experts in the order of their numbers."""
-    names = {name for collected in (targets or {}).values() for name in collected}
+    names = {_ggml_names.get(name, name) for collected in (targets or {}).values() for name in collected}
     return sorted(names, key=lambda name: [(int(part) if part.isdigit() else -1, part) for part in name.split(".")])
 
 
@@ -92,6 +109,7 @@ def _read_from(place: str) -> dict[str, str | Computed]:
     """What an entry of the state dict tells of the tensor in the file: a slice of safetensors, or a tensor."""
     return {
         "name": Computed(lambda entry: _names.get(id(entry), ""), (place,)),
+        "is_computed": Computed(lambda entry: id(entry) in _computed, (place,)),
         "stored_dtype": Computed(lambda entry: _told(entry, "get_dtype", "dtype"), (place,)),
         "stored_shape": Computed(lambda entry: _told(entry, "get_shape", "shape"), (place,)),
     }
@@ -114,12 +132,13 @@ def _owner_of(model: Any, name: str | None) -> Any:
         return None  # see `_parameter_of`
 
 
-def _dequantizing(transform: Any, targets: Mapping[str, Iterable[str]] | None) -> Any:
-    """The operation that makes plain values of quantized ones and their scales; None where no scale was collected."""
+def _dequantizing(transform: Any, name: str, targets: Mapping[str, Iterable[str]] | None) -> Any:
+    """The operation that makes plain values of quantized ones; None where it was given no scale, or no blocks."""
     operations = (*getattr(transform, "operations", ()), getattr(transform, "quantization_operation", None))
     found = next((one for one in operations if "equantize" in type(one).__name__), None)
-    is_alone = len({name.rpartition(".")[2] for name in _sources_of(targets)}) < 2  # blocks hold their scales
-    return None if is_alone and not type(found).__name__.upper().startswith("GGUF") else found
+    blocks = getattr(found, "ggml_types", None)  # they hold their scales
+    has_scales = len({source.rpartition(".")[2] for source in _sources_of(targets)}) > 1
+    return found if (has_scales if blocks is None else name in blocks) else None
 
 
 def _modules_of(model: Any) -> dict[str, str]:
@@ -157,6 +176,12 @@ _TRACEPOINTS = (
         "checkpoint.opened",
         f"{_MODELING}:_get_resolved_checkpoint_files",
         {"folder": Computed(_folder_of, ("result.0",))},
+    ),
+    Tracepoint(
+        "checkpoint.open",
+        "checkpoint.opened",
+        "transformers.modeling_gguf_pytorch_utils:load_gguf_checkpoint",
+        {"folder": Computed(_noted_ggml, ("local:tensor_key_mapping",))},
     ),
     Tracepoint(
         "tensor.read",
@@ -218,7 +243,7 @@ _TRACEPOINTS = (
                 "module": Computed(lambda name: (name or "").rpartition(".")[0], ("layer_name",)),
                 "layer": Computed(_owner_of, ("model", "layer_name")),
                 "config": "hf_quantizer.quantization_config",
-                "selected": Computed(_dequantizing, ("self", "self.layer_targets")),
+                "selected": Computed(_dequantizing, ("self", "layer_name", "self.layer_targets")),
             },
         )
         for transform in ("WeightRenaming", "WeightConverter")

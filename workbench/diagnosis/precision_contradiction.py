@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sessions.decisions import DecisionView
+from sessions.decisions import AS_IS, DecisionView
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
 
@@ -29,7 +29,7 @@ def _finding(case: Case, decision: DecisionView) -> Finding:
             if decision.is_built_quantized
             else f"{name} is built as is, the checkpoint holds it quantized"
         ),
-        sentence=f"{name} was built as {built}, while its tensors in the checkpoint are {stored}.{_reason(decision)}",
+        sentence=f"{name} was built {built if built.startswith(AS_IS) else f'as {built}'}, while its tensors in the checkpoint are {stored}.{_reason(decision)}",
         remedy=_remedy(decision, name),
         module=decision.module,
         tensor=decision.header[0].name,
