@@ -216,7 +216,8 @@ def _built_dtypes(session: Session) -> Mapping[tuple[str, int], set[str]]:
     names = built_names(session)
     for view in parameters(session):
         leaf = view.name.rpartition(".")[2]
-        if "weight" in leaf and not any(word in leaf for word in ("scale", "zero", "offset", "shape", "bias")):
+        is_weight = "weight" in leaf or leaf.endswith("_proj")  # experts that are one parameter have no `.weight`
+        if is_weight and not any(word in leaf for word in ("scale", "zero", "offset", "shape", "bias")):
             out[names.get(view.module, view.module), view.rank].add(view.dtype)
     return out
 

@@ -62,7 +62,9 @@ class Names:
         parts = [*tried, *(f"{prefix}.{part}" if prefix else part for part in FUSED.get(leaf, ()))]
         found = [owner for part in dict.fromkeys(parts) for owner in self._inside.get(part, ())]
         used = {name.rpartition(".")[0] for name in self._used.get(module, ())}
-        return found or [owner for owner in self._leaves if owner in used] or self._inside.get(self._renamed(module), [])
+        return (
+            found or [owner for owner in self._leaves if owner in used] or self._inside.get(self._renamed(module), [])
+        )
 
     def _renamed(self, module: str) -> str:
         """A module's name with the prefix that the checkpoint has where the model has its own, "" where they agree."""

@@ -1,4 +1,4 @@
-"""Loads a model with the transformers of this Python in one process or several, then runs a prompt and greedy tokens."""
+"""Loads a model with the transformers of this Python, in one process a rank, then runs a prompt and greedy tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import subprocess
 import sys
 from typing import Any
 
-ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "warning"}
+ENVIRONMENT = {
+    "GLOO_SOCKET_IFNAME": "lo",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "warning",
+}
 
 ASKING_FOR_ACCELERATE = ("modeling_utils", "integrations.accelerate", "quantizers.quantizer_finegrained_fp8")
 
@@ -36,7 +41,7 @@ def main(words: list[str]) -> int:
 
 
 def _all_ranks(tp: int) -> int:
-    """torchrun starts the very command that started this one, so that the probe is armed in the same way."""
+    """Let torchrun start the very command that started this one, so that the probe is armed in the same way."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(tp)]
     return subprocess.run([*torchrun, "--no-python", *sys.orig_argv], check=False).returncode
 
@@ -78,7 +83,9 @@ def load(asked: argparse.Namespace) -> Any:
     folder, _, gguf_file = asked.model.rpartition(os.sep) if asked.model.endswith(".gguf") else (asked.model, "", "")
     options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
     if asked.tp > 1:
-        options["distributed_config"] = transformers.distributed.DistributedConfig(tp_plan="auto", tp_size=asked.tp)
+        from transformers.distributed.configuration_utils import DistributedConfig
+
+        options["distributed_config"] = DistributedConfig(tp_plan="auto", tp_size=asked.tp)
     model = getattr(transformers, asked.class_name).from_pretrained(folder, dtype=asked.dtype, **options)
     model = model if asked.tp > 1 else model.to(asked.device)
     print(f"transformers {transformers.__version__}: {type(model).__name__} is loaded", flush=True)

@@ -154,7 +154,7 @@ def _kind_of(module: Any) -> str:
     return " ".join([type(module).__name__, *map(str, named)])
 
 
-def _is_ignored(entries: Any, is_matched: bool) -> bool | None:  # noqa: FBT001 - a value of the engine's call
+def _is_ignored(entries: Any, is_matched: bool) -> bool | None:
     """Whether a list of entries names a module; None where one target was asked for: which may be quantized."""
     return None if isinstance(entries, str) else is_matched
 

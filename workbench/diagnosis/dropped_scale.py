@@ -9,7 +9,16 @@ from sessions.modules import WEIGHTS, is_companion
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Finding, Rule
 
-_OPTIONAL = ("input_scale", "input_global_scale", "input_offset", "k_scale", "v_scale", "kv_scale", "q_scale", "prob_scale")
+_OPTIONAL = (
+    "input_scale",
+    "input_global_scale",
+    "input_offset",
+    "k_scale",
+    "v_scale",
+    "kv_scale",
+    "q_scale",
+    "prob_scale",
+)
 """Scales that an engine may leave out for a reason: dynamic activations, a cache kept as it is."""
 
 

@@ -65,8 +65,7 @@ def _finding(case: Case, view: ParameterView) -> Finding:
         title=f"{name} is not in the checkpoint, it holds {_in_short(now)}",
         sentence=(
             f"The checkpoint has no {wanted}. The engine reports {view.name} ({view.dtype} {list(view.shape)}) as "
-            f"missing and {_said(case, now)}."
-            + (f" {other.name} has that shape, and nobody used it." if other else "")
+            f"missing and {_said(case, now)}." + (f" {other.name} has that shape, and nobody used it." if other else "")
         ),
         remedy=(
             f"Rename {leaf(other.name.rpartition('.')[0])}.{leaf(other.name)} to {wanted}, or map that name."
