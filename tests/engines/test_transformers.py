@@ -239,8 +239,8 @@ def test_a_conversion_that_fails_is_recorded_where_it_failed(loads):
 def test_the_native_stack_is_compared_with_it_as_the_reference(tmp_path, loads):
     model = str(loads.folders["Qwen3MoeForCausalLM"])
     done = subprocess.run(
-        [sys.executable, "-c", hosts.RUN, "compare", model, model, "--reference-engine", "transformers", "--dtype", "float32",
-         "--candidate-tp", "2", "--json", "-o", str(tmp_path / "comparison")],
+        [sys.executable, "-c", hosts.RUN, "compare", model, model, "--reference-engine", "transformers",
+         "--dtype", "float32", "--candidate-tp", "2", "--json", "-o", str(tmp_path / "comparison")],
         capture_output=True, text=True, check=False, timeout=hosts.PATIENCE_S, env=hosts.environment(None),
     )  # fmt: skip
     told = json.loads(done.stdout)

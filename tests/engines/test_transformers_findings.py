@@ -24,7 +24,8 @@ LOADS.loader.exec_module(hosts)
 
 LLAMA, MOE, VISION = "LlamaForCausalLM", "Qwen3MoeForCausalLM", "Qwen3_5ForConditionalGeneration"
 CLEAN = ("Qwen3_5MoeForConditionalGeneration", f"{LLAMA}/fp16", f"{LLAMA}/tied", f"{LLAMA}/ctfp8", f"{MOE}/int4",
-         f"{MOE}/nvfp4", "Qwen3NextForCausalLM/fp8", f"{VISION}/w8a8", "Qwen3ForCausalLM/gguf", f"{VISION}/gguf")  # fmt: skip
+         f"{MOE}/nvfp4", "Qwen3NextForCausalLM/fp8", f"{VISION}/w8a8", "Qwen3ForCausalLM/gguf",
+         f"{VISION}/gguf")  # fmt: skip
 UP, SCALE = "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight_scale"
 EXPERTS = "model.layers.0.mlp.experts"
 MERGED = f"{EXPERTS}.gate_up_proj"

@@ -107,9 +107,12 @@ class Case:
     @cached_property
     def never_filled(self) -> Mapping[tuple[int, str], tuple[int, str]]:
         """What engines report as not filled, by (rank, parameter): the report's position, what they put there."""
-        events = [e for e in self.session.of_kinds("model.loaded") if isinstance(e.body, ModelLoaded)]
-        told = ((e, zip_longest(e.body.never_filled, e.body.initialised, fillvalue="")) for e in events)
-        return {(event.rank, name): (event.position, now) for event, names in told for name, now in names}
+        out: dict[tuple[int, str], tuple[int, str]] = {}
+        for event in self.session.of_kinds("model.loaded"):
+            if isinstance(event.body, ModelLoaded):
+                told = zip_longest(event.body.never_filled, event.body.initialised, fillvalue="")
+                out.update({(event.rank, name): (event.position, now) for name, now in told})
+        return out
 
     @cached_property
     def initialising_ranks(self) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""One of the numbered tensors that make up a parameter, such as experts, is not in the checkpoint or is shaped otherwise."""
+"""One of the numbered tensors that make up a parameter, such as experts, is not there or is shaped otherwise."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ def _judge(case: Case) -> Iterator[Finding]:
 def _finding(case: Case, decision: DecisionView) -> Finding:
     name, stored = leaf(decision.module), _stored(decision)
     built = f"{decision.built} ({decision.method})" if decision.method else decision.built
+    said = built if decision.built == AS_IS else f"as {built}"
     return Finding(
         class_=RULE.class_,
         severity="error",
@@ -29,7 +30,7 @@ def _finding(case: Case, decision: DecisionView) -> Finding:
             if decision.is_built_quantized
             else f"{name} is built as is, the checkpoint holds it quantized"
         ),
-        sentence=f"{name} was built {built if built.startswith(AS_IS) else f'as {built}'}, while its tensors in the checkpoint are {stored}.{_reason(decision)}",
+        sentence=f"{name} was built {said}, while its tensors in the checkpoint are {stored}.{_reason(decision)}",
         remedy=_remedy(decision, name),
         module=decision.module,
         tensor=decision.header[0].name,
