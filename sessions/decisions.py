@@ -29,7 +29,7 @@ class DecisionView:
 
     `built` is "as is", the dtype of the quantized weight (its method where that is packed), or "quantized"; `header`
     are the module's tensors in the checkpoint; `is_contradiction`: built quantized over plain tensors without a scale,
-    or the reverse. `where` is the rule's place in the code, `method_where` that of the method's choice. `is_dequantized`
+    or the reverse. `where` is the rule's place in the code, `method_where` that of its method; `is_dequantized`:
     means built as is, of quantized tensors whose scales went into the same parameters.
     """
 
