@@ -52,7 +52,7 @@ class DecisionsInspector:
         """Record what was decided."""
         self._ended(call)
         recorder = call.probe.recorder
-        if call.tracepoint.shows == "skip.decided" and call.get("is_skipped") is not None:
+        if call.tracepoint.shows == "skip.decided" and call.get("is_decision", True):
             recorder.measured(_skip_decided(call), call.rank, call.start_ns, call.dur_ns)
         elif call.tracepoint.shows == "method.selected" and call.get("selected") is not None:
             recorder.measured(_method_selected(call), call.rank, call.start_ns, call.dur_ns)

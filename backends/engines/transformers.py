@@ -154,9 +154,9 @@ def _kind_of(module: Any) -> str:
     return " ".join([type(module).__name__, *map(str, named)])
 
 
-def _is_ignored(entries: Any, is_matched: bool) -> bool | None:
-    """Whether a list of entries names a module; None where one target was asked for: which may be quantized."""
-    return None if isinstance(entries, str) else is_matched
+def _is_list(entries: Any) -> bool:
+    """True for a list of entries to leave alone; one entry is a target, which says what may be quantized."""
+    return not isinstance(entries, str)
 
 
 _INTERVALS = ("local:intervals_by_dim", "local:intervals_by_source_dim")
@@ -232,7 +232,12 @@ _TRACEPOINTS = (
         "method.select",
         "skip.decided",
         "compressed_tensors.utils.match:is_match",
-        {"module": "name", "ignored": "targets", "is_skipped": Computed(_is_ignored, ("targets", "result"))},
+        {
+            "module": "name",
+            "ignored": "targets",
+            "is_skipped": "result",
+            "is_decision": Computed(_is_list, ("targets",)),
+        },
     ),
     *(
         Tracepoint(
