@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from inspectors.probe.agent import Probe
@@ -40,6 +42,8 @@ class DecisionsInspector:
         module = str(call.get("module", "") or call.probe.layers.of(layer) or (modules[-1] if modules else ""))
         call.facts["module"] = module
         call.probe.layers.note(layer, module)
+        if "modules" in call.tracepoint.arguments:
+            call.kept["modules"] = call.get("modules")
         if call.tracepoint.shows in _BUILDING:
             call.kept[self] = module
             modules.append(module)
@@ -48,10 +52,12 @@ class DecisionsInspector:
         """Record what was decided."""
         self._ended(call)
         recorder = call.probe.recorder
-        if call.tracepoint.shows == "skip.decided":
+        if call.tracepoint.shows == "skip.decided" and call.get("is_decision", True):
             recorder.measured(_skip_decided(call), call.rank, call.start_ns, call.dur_ns)
         elif call.tracepoint.shows == "method.selected" and call.get("selected") is not None:
             recorder.measured(_method_selected(call), call.rank, call.start_ns, call.dur_ns)
+            for body in _replaced(call):
+                recorder.point(body, call.rank)
         elif call.tracepoint.shows == "kernel.chosen" and call.get("kernel") is not None:
             recorder.measured(_kernel_chosen(call), call.rank, call.start_ns, call.dur_ns)
 
@@ -84,7 +90,7 @@ def _skip_decided(call: Call) -> SkipDecided:
 def matched_entry(ignored: tuple[str, ...], tried: tuple[str, ...]) -> int:
     """Index of the list's first entry that names one of `tried`, or a module around it; -1 for none.
 
-    Entries are compared from dot to dot, as engines do; `re:` patterns and globs are left to the engine.
+    Entries are compared from dot to dot, as engines do, then as patterns of `re:`; globs are left to the engine.
     """
     for place, entry in enumerate(ignored):
         if any(entry == name for name in tried):
@@ -92,7 +98,17 @@ def matched_entry(ignored: tuple[str, ...], tried: tuple[str, ...]) -> int:
     for place, entry in enumerate(ignored):
         if entry and any(f".{entry}." in f".{name}." for name in tried):
             return place
+    for place, entry in enumerate(ignored):
+        if entry.startswith("re:") and any(_matches(entry.removeprefix("re:"), name) for name in tried):
+            return place
     return -1
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.match(pattern, name) is not None
+    except re.error:
+        return False
 
 
 def _method_selected(call: Call) -> MethodSelected:
@@ -103,6 +119,16 @@ def _method_selected(call: Call) -> MethodSelected:
         method=type_name(call.get("selected")),
         where=call.where,
     )
+
+
+def _replaced(call: Call) -> Iterator[MethodSelected]:
+    """One choice for each module that an engine, deciding for the whole model, made another than it was."""
+    before = call.kept.pop("modules", None) or {}
+    after = call.get("modules") or {} if before else {}
+    whole = _method_selected(call)
+    for name, made in after.items():
+        if before.get(name, made) != made:
+            yield replace(whole, module=name, layer_class=before[name], method=made)
 
 
 def _kernel_chosen(call: Call) -> KernelChosen:

@@ -14,9 +14,10 @@ from inspectors.probe.loadercalls import LoaderCalls, registered
 from inspectors.probe.loaders import ParameterRegistry
 from inspectors.probe.loadwatch import note_taken
 from inspectors.probe.names import TensorNames
+from inspectors.probe.partreads import cuts_of, note_part, part_of
 from inspectors.probe.repackedcalls import RepackedCalls
 from inspectors.probe.stages import includes
-from inspectors.probe.tensors import is_tensor, type_name
+from inspectors.probe.tensors import is_tensor, local_part, type_name
 from inspectors.probe.tracepoint import Tracepoint
 
 
@@ -100,8 +101,14 @@ class WeightsInspector:
             return  # nothing of it is this rank's
         name = str(call.get("name", ""))
         self._names.note(name, tensor)
+        part = part_of(call.get("stored_dtype"), call.get("stored_shape"), call.get("taken"))
+        if part is not None:
+            self._calls.cut_at_reading(name, cuts_of(part))
         if self._has_ledger and is_tensor(tensor):
-            self._parameters.memory.read(name, tensor)
+            if call.get("is_computed"):
+                self._parameters.memory.read(name, tensor, is_exact=False)
+            else:
+                note_part(self._parameters.memory, name, tensor, part)
 
     def _converting(self, call: Call) -> None:
         self._calls.converting(call.get("sources") or ())
@@ -158,19 +165,37 @@ class WeightsInspector:
 
 
 def _parameters(model: Any) -> Iterator[tuple[str, Any]]:
-    """Parameters, and those buffers that have a loader, by full name."""
+    """Parameters, and those buffers that have a loader, by full name; of distributed ones this rank's part."""
     named = getattr(model, "named_parameters", None)
     buffers = getattr(model, "named_buffers", None)
     held = ((name, one) for name, one in (buffers() if buffers else ()) if hasattr(one, "weight_loader"))
-    return chain(named() if named else (), held)
+    return ((name, local_part(one)) for name, one in chain(named() if named else (), held))
 
 
 def _model_loaded(call: Call) -> ModelLoaded:
-    count = call.get("parameters")
-    count = len(list(_parameters(call.get("model")))) if count is None else int(count)
+    model, count = call.get("model"), call.get("parameters")
     filled, used = (tuple(str(name) for name in call.get(key) or ()) for key in ("never_filled", "never_used"))
-    has_report = "never_filled" in call.tracepoint.arguments
-    return ModelLoaded(parameters=count, never_filled=filled, never_used=used, has_report=has_report)
+    tied = _tied(model)
+    return ModelLoaded(
+        parameters=len(list(_parameters(model))) if count is None else int(count),
+        never_filled=filled,
+        never_used=used,
+        has_report="never_filled" in call.tracepoint.arguments,
+        initialised=tuple(call.get("initialised") or ()),
+        tied=tuple(tied),
+        tied_to=tuple(tied.values()),
+    )
+
+
+def _tied(model: Any) -> dict[str, str]:
+    """Names of parameters that are another one's tensor, each with the first name of that."""
+    named = getattr(model, "named_parameters", None)
+    try:
+        everything = list(named(remove_duplicate=False)) if named else []
+    except TypeError:  # a model with a listing of its own, without doubles
+        return {}
+    first: dict[int, str] = {}
+    return {name: known for name, one in everything if (known := first.setdefault(id(one), name)) != name}
 
 
 def _explained(call: Call) -> None:

@@ -14,6 +14,7 @@ from sessions.ledger import ledger, names_in
 from sessions.modules import FUSED, HeaderTensor, Names
 from sessions.parameters import parameters
 from sessions.session import Row, Session
+from sessions.stored import stored_shape
 
 AS_IS = "as is"
 PACKED = ("uint8", "int32")
@@ -28,7 +29,8 @@ class DecisionView:
 
     `built` is "as is", the dtype of the quantized weight (its method where that is packed), or "quantized"; `header`
     are the module's tensors in the checkpoint; `is_contradiction`: built quantized over plain tensors without a scale,
-    or the reverse. `where` is the rule's place in the code, `method_where` that of the method's choice.
+    or the reverse. `where` is the rule's place in the code, `method_where` that of its method; `is_dequantized`:
+    means built as is, of quantized tensors whose scales went into the same parameters.
     """
 
     module: str
@@ -52,6 +54,7 @@ class DecisionView:
     is_contradiction: bool
     method_where: str = ""
     kernels: tuple[ChosenKernel, ...] = ()
+    is_dequantized: bool = False
 
     @property
     def matched(self) -> str:
@@ -74,12 +77,17 @@ class DecisionView:
     def hidden_entry(self) -> int:
         """The list entry that names this module, or the first of all its parts, yet was not compared; -1 for none.
 
+        A module can be named as the checkpoint calls it, where the model has another name for it.
+
         Only for a module that was not skipped although the checkpoint does not hold it quantized.
         """
         if self.is_skipped is not False or self.is_stored_quantized:
             return -1
         if self.module in self.ignored and self.module not in self.tried:
             return self.ignored.index(self.module)
+        on_disk = next((t.name.rpartition(".")[0] for t in self.header), "")
+        if on_disk in self.ignored and on_disk not in self.tried:
+            return self.ignored.index(on_disk)
         parts = self.parts if set(self.tried) <= {self.module} else ()
         if parts and all(part in self.ignored for part in parts):
             return min(self.ignored.index(part) for part in parts)
@@ -140,14 +148,30 @@ class _Context:
     """What every view of a session needs: names on disk by module, dtypes as built, what the checkpoint declares."""
 
     def __init__(self, session: Session, plain_methods: set[str]) -> None:
-        listed = header(session)
-        self.names = Names(listed, _used_by_module(session))
+        self._listed = header(session)
+        self._used = _used_by_module(session)
+        self._unpacked = {
+            parameter.rpartition(".")[0]
+            for (_, parameter), calls in ledger(session).calls.items()
+            if any(call.loader.rpartition(".")[0].endswith("Dequantize") for call in calls)
+        }
+        self.names = Names(self._listed, self._used)
         self.plain_methods = plain_methods
         self.dtypes: Mapping[tuple[str, int], set[str]] = _built_dtypes(session)
         opened = [row[6] for row in session.rows("checkpoint.opened", ("quant_method",))]
         self.declares_quantization = any(opened)
         self.stored = self.names.stored_dtype()
         self.kernels = chosen_kernels(session)
+
+    def has_used_scales(self, module: str, tensors: tuple[HeaderTensor, ...]) -> bool:
+        """True when what is stored beside a module's weights went into its parameters."""
+        beside = {f"{t.name.rpartition('.')[0]}.{companion}" for t in tensors for companion in t.companions}
+        return bool(beside & self._used.get(module, set()))
+
+    def has_unpacked(self, module: str, tensors: tuple[HeaderTensor, ...]) -> bool:
+        """True for tensors of blocks, which hold their own scales, that an operation for that has unpacked."""
+        listed = (self._listed[t.name] for t in tensors)
+        return module in self._unpacked and any(stored_shape(one) != one.shape for one in listed)
 
     def is_built_quantized(self, key: tuple[str, int], is_skipped: bool | None, method: str) -> bool | None:
         """From the dtypes of the parameters where there are any, else from the decision, else from the method."""
@@ -192,7 +216,8 @@ def _built_dtypes(session: Session) -> Mapping[tuple[str, int], set[str]]:
     names = built_names(session)
     for view in parameters(session):
         leaf = view.name.rpartition(".")[2]
-        if "weight" in leaf and not any(word in leaf for word in ("scale", "zero", "offset", "shape", "bias")):
+        is_weight = "weight" in leaf or leaf.endswith("_proj")  # experts that are one parameter have no `.weight`
+        if is_weight and not any(word in leaf for word in ("scale", "zero", "offset", "shape", "bias")):
             out[names.get(view.module, view.module), view.rank].add(view.dtype)
     return out
 
@@ -205,7 +230,10 @@ def _view(key: tuple[str, int], skip: Row | None, method: Row | None, context: _
     tensors = context.names.of_module(module, tried)
     is_built = context.is_built_quantized(key, is_skipped, name or "")
     is_stored = any(t.is_quantized for t in tensors) if tensors else None
-    wrong = _is_contradiction(is_built, tensors, context)
+    is_dequantized = is_built is False and (
+        context.has_used_scales(module, tensors) or context.has_unpacked(module, tensors)
+    )
+    wrong = _is_contradiction(is_built, tensors, context) and not is_dequantized
     return DecisionView(
         module, rank,
         skip[0] if skip is not None else -1, method[0] if method is not None else -1,
@@ -216,7 +244,7 @@ def _view(key: tuple[str, int], skip: Row | None, method: Row | None, context: _
         (skip[11] or "") if skip is not None else "", (skip[12] or "") if skip is not None else "",
         ((skip[13] if skip is not None else where) or ""),
         tensors, context.built(key, is_built, name or ""), is_built, is_stored, wrong,
-        where or "", context.kernels.get(key, ()),
+        where or "", context.kernels.get(key, ()), is_dequantized,
     )  # fmt: skip
 
 

@@ -63,7 +63,10 @@ class Call(NamedTuple):
 
 @dataclass
 class Ledger:
-    """Calls and writes by (rank, parameter) in order; `finals` is the time at which each rank's load had ended well."""
+    """Calls and writes by (rank, parameter) in order; `finals` is the time at which each rank's load had ended well.
+
+    `tied` has the parameters that are another one's tensor: that one, and the position at which it was told.
+    """
 
     has_writes: bool = False
     calls: dict[Key, list[Call]] = field(default_factory=lambda: defaultdict(list))
@@ -72,6 +75,13 @@ class Ledger:
     finals: dict[int, int] = field(default_factory=dict)
     call_at: dict[int, tuple[Key, Call]] = field(default_factory=dict)
     places: dict[Key, array[int]] = field(default_factory=dict)
+    tied: dict[Key, tuple[str, int]] = field(default_factory=dict)
+
+    def owner(self, key: Key, until: int | None) -> Key:
+        """The parameter whose calls filled `key`: the one that it is tied to, unless it has calls of its own."""
+        source, told_at = self.tied.get(key, ("", 0))
+        is_told = bool(source) and (until is None or told_at <= until)
+        return (key[0], source) if is_told and not self.calls.get(key) else key
 
     def writes_until(self, key: Key, until: int | None) -> list[Write]:
         """The writes into a parameter up to and including the event at position `until`."""
@@ -112,8 +122,13 @@ def _read(session: Session) -> Ledger:
         out.writes[row[5], row[6] or ""].append(_write(row, out.call_at[at][1] if at in out.call_at else _NO_CALL))
     for key, suspicion in _suspicions(session, None):
         out.suspicions.setdefault(key, []).append(suspicion)
-    out.finals = _finals(session)
+    out.finals, out.tied = _finals(session), _tied(session)
     return out
+
+
+def _tied(session: Session) -> dict[Key, tuple[str, int]]:
+    rows = list(session.rows("model.loaded", ("tied", "tied_to")))
+    return {(row[5], n): (to, row[0]) for row in rows for n, to in zip(row[6] or (), row[7] or (), strict=False)}
 
 
 def _call(row: Row) -> tuple[Key, Call]:
@@ -142,17 +157,17 @@ def _suspicions(session: Session, parameter: str | None) -> Iterator[tuple[Key, 
 
 def ledger_of(session: Session, parameter: str) -> Ledger:
     """The ledger of one parameter alone, on every rank: what a question about it needs, without reading all writes."""
-    out = Ledger(has_writes=has_writes(session))
-    for row in session.rows("loader.called", _CALL, where=("parameter", parameter)):
-        key, call = _call(row)
-        out.calls[key].append(call)
-        out.call_at[call.position] = key, call
-    for row in session.rows("weight.written", _WRITE, where=("parameter", parameter)):
-        at = session.position(row[1], row[4]) if row[4] else -1
-        out.writes[row[5], parameter].append(_write(row, out.call_at[at][1] if at in out.call_at else _NO_CALL))
-    for key, suspicion in _suspicions(session, parameter):
-        out.suspicions.setdefault(key, []).append(suspicion)
-    out.finals = _finals(session)
+    out = Ledger(has_writes=has_writes(session), finals=_finals(session), tied=_tied(session))
+    for name in dict.fromkeys((parameter, *(to for key, (to, _) in out.tied.items() if key[1] == parameter))):
+        for row in session.rows("loader.called", _CALL, where=("parameter", name)):
+            key, call = _call(row)
+            out.calls[key].append(call)
+            out.call_at[call.position] = key, call
+        for row in session.rows("weight.written", _WRITE, where=("parameter", name)):
+            at = session.position(row[1], row[4]) if row[4] else -1
+            out.writes[row[5], name].append(_write(row, out.call_at[at][1] if at in out.call_at else _NO_CALL))
+        for key, suspicion in _suspicions(session, name):
+            out.suspicions.setdefault(key, []).append(suspicion)
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from inspectors.probe.events import TensorListed
 from sessions.dtypes import is_plain, spelled
@@ -60,7 +61,28 @@ class Names:
         parts = [*tried, *(f"{prefix}.{part}" if prefix else part for part in FUSED.get(leaf, ()))]
         found = [owner for part in dict.fromkeys(parts) for owner in self._inside.get(part, ())]
         used = {name.rpartition(".")[0] for name in self._used.get(module, ())}
-        return found or [owner for owner in self._leaves if owner in used]
+        found = found or [owner for owner in self._leaves if owner in used]
+        return found or self._inside.get(self._renamed(module), [])
+
+    def _renamed(self, module: str) -> str:
+        """A module's name with the prefix that the checkpoint has where the model has its own, "" where they agree."""
+        for of_model, on_disk in self._prefixes:
+            if f"{module}.".startswith(of_model):
+                return f"{on_disk}{module.removeprefix(of_model)}"
+        return ""
+
+    @cached_property
+    def _prefixes(self) -> list[tuple[str, str]]:
+        """Prefixes of the model and those of the checkpoint in their place, as modules that were loaded have them."""
+        found: Counter[tuple[str, str]] = Counter()
+        for module, names in self._used.items():
+            for owner in {name.rpartition(".")[0] for name in names}:
+                ours, theirs = module.split("."), owner.split(".")
+                while ours and theirs and ours[-1] == theirs[-1]:
+                    ours, theirs = ours[:-1], theirs[:-1]
+                if module != owner and len(".".join(ours)) < len(module):
+                    found[".".join([*ours, ""]), ".".join([*theirs, ""])] += 1
+        return [pair for pair, _ in found.most_common() if pair[0]]
 
     def of_module(self, module: str, tried: tuple[str, ...] = ()) -> tuple[HeaderTensor, ...]:
         """The weights on disk of a module of the model, each with its companions."""

@@ -60,9 +60,18 @@ class ParameterView:
         return elements(self.shape)
 
     @cached_property
+    def _filled(self) -> tuple[int, str]:
+        return self.ledger.owner((self.rank, self.name), self.until)
+
+    @property
+    def tied_to(self) -> str:
+        """The parameter whose tensor this one is too, "" for none: what filled that one filled this one."""
+        return self._filled[1] if self._filled[1] != self.name else ""
+
+    @cached_property
     def loader_calls(self) -> tuple[Call, ...]:
         """The loader calls so far, in order."""
-        found = self.ledger.calls.get((self.rank, self.name), [])
+        found = self.ledger.calls.get(self._filled, [])
         return tuple(c for c in found if self.until is None or c.position <= self.until)
 
     @property
@@ -73,12 +82,12 @@ class ParameterView:
     @cached_property
     def writes(self) -> tuple[Write, ...]:
         """The writes so far, in order; empty at level `calls`."""
-        return tuple(self.ledger.writes_until((self.rank, self.name), self.until))
+        return tuple(self.ledger.writes_until(self._filled, self.until))
 
     @cached_property
     def suspicions(self) -> tuple[Suspicion, ...]:
         """Changes of its memory so far that the ledger could not follow; with any, its writes are not to be trusted."""
-        found = self.ledger.suspicions.get((self.rank, self.name), ())
+        found = self.ledger.suspicions.get(self._filled, ())
         return tuple(one for one in found if self.until is None or one.at <= self.until)
 
     @cached_property
@@ -220,7 +229,7 @@ def _registered(session: Session, known: Ledger, only: str | None = None) -> lis
     where = None if only is None else ("parameter", only)
     rows = list(session.rows("parameter.registered", _FIELDS, where=where))
     seen = {(row[5], row[6]) for row in rows}
-    if any(key not in seen for key in known.calls):
+    if any(key not in seen and only in {None, key[1]} for key in known.calls):
         # made late, or by an engine without that tracepoint: the loader's calls say what they are
         rows += [(*row, 0) for row in session.rows("loader.called", _CALL_FIELDS, where=where)]
     first: dict[tuple[int, str], _Registered] = {}

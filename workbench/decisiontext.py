@@ -9,6 +9,7 @@ from sessions.kernels import ChosenKernel
 
 LABEL = 9
 MOST_STORED = 6
+WHOLE = "(the whole model)"
 Told = tuple[DecisionView, tuple[int, ...]]
 OfNone = tuple[str, tuple[int, ...], tuple[ChosenKernel, ...]]
 """A module that no method was chosen for: its name, the ranks that chose alike, its kernels."""
@@ -20,7 +21,7 @@ def lines(found: Sequence[Told], others: Sequence[OfNone], ranks: int) -> list[s
     out: list[str] = []
     for view, of_ranks in found:
         mark = "✗ " if view.is_contradiction else ""
-        out += ["", f"{mark}{view.module}{_on(of_ranks, ranks)}", *(_row(*row) for row in _record(view))]
+        out += ["", f"{mark}{view.module or WHOLE}{_on(of_ranks, ranks)}", *(_row(*row) for row in _record(view))]
     for module, of_ranks, kernels in others:
         out += ["", f"{module or '(no module)'}{_on(of_ranks, ranks)}", *(_row(*row) for row in _kernels(kernels))]
     return out[1:]
@@ -49,7 +50,8 @@ def _record(view: DecisionView) -> Iterator[tuple[str, str]]:
         yield "", f"and {len(view.header) - MOST_STORED} more weights"
     if view.built:
         against = ", which contradicts what is stored" if view.is_contradiction else ""
-        yield "built", f"{view.built}{against}"
+        made = ", dequantized as it was loaded" if view.is_dequantized else ""
+        yield "built", f"{view.built}{made}{against}"
 
 
 def _skip(view: DecisionView) -> Iterator[tuple[str, str]]:
@@ -112,6 +114,7 @@ def _told(view: DecisionView, ranks: Sequence[int]) -> dict[str, object]:
             for t in view.header
         ],
         "built": view.built,
+        "is_dequantized": view.is_dequantized,
         "is_contradiction": view.is_contradiction,
     }
 

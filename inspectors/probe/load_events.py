@@ -242,7 +242,12 @@ class WeightRepacked(Body):
 
 @dataclass(frozen=True)
 class ModelLoaded(Body):
-    """A rank's model is ready; what the engine says was never filled and never used, if it says so (`has_report`)."""
+    """A rank's model is ready; what the engine says was never filled and never used, if it says so (`has_report`).
+
+    `initialised` tells for each of `never_filled` what the engine has put there itself ("random, standard deviation
+    0.02"), "" for nothing that was seen; () for an engine that leaves them. Each of `tied` is the same tensor as the
+    parameter of that place in `tied_to`.
+    """
 
     kind: ClassVar[str] = "model.loaded"
     stage: ClassVar[str] = "model.ready"
@@ -250,3 +255,6 @@ class ModelLoaded(Body):
     never_filled: tuple[str, ...] = ()
     never_used: tuple[str, ...] = ()
     has_report: bool = True
+    initialised: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
+    tied_to: tuple[str, ...] = ()

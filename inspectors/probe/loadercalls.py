@@ -60,12 +60,10 @@ class ActiveCall:
         module = parameter.rpartition(".")[0]
         return {"module": module, "parameter": parameter, "checkpoint_name": self.body.checkpoint_name}
 
-    def on_cut(self, cut: Cut) -> None:
-        """The loader cut the checkpoint tensor."""
-        body = self.body
-        split = ShardSplit(
-            body.parameter, body.checkpoint_name, cut.dim, cut.start, cut.length, cut.size, cut.operation
-        )
+    def on_cut(self, cut: Cut, name: str = "") -> None:
+        """The loader cut the checkpoint tensor, or that one of several."""
+        whose = (self.body.parameter, name or self.body.checkpoint_name)
+        split = ShardSplit(*whose, cut.dim, cut.start, cut.length, cut.size, cut.operation)
         self.recorder.point(split, self.rank)
 
     def on_write(self, written: Body) -> None:
@@ -90,6 +88,7 @@ class LoaderCalls:
         self._has_ledger = includes(probe.level, "ledger")
         self._concerns = Ledger.concerns if self._has_ledger else SplitWatch.concerns
         self._trust, self._followed = Trust(), Followed(self._around)
+        self._cut: dict[str, list[Cut]] = {}
 
     def begin(self) -> None:
         """A model's `load_weights` begins: what its loaders hand to other threads is followed there."""
@@ -139,12 +138,24 @@ class LoaderCalls:
         body = self._body(call, parameter, tensor, noted)
         active = ActiveCall(self._recorder, body, call.rank, parameter, tensor)
         state.calls.append(active)
+        if self._cut:
+            self._tell_cuts(active)
         call.kept[self] = active
         call.explain_by(active.facts)
         active.place = self._probe.gate.call_begins(body, call.rank, active.at_hand)
         if is_tensor(tensor) and is_torch_here():
             active.watch = self._watch(tensor, noted, active)
             self._operations().enter()
+
+    def cut_at_reading(self, name: str, cuts: list[Cut]) -> None:
+        """An engine took these parts of a tensor as it read it; the first call about it tells them."""
+        if cuts:
+            self._cut[name] = cuts
+
+    def _tell_cuts(self, active: ActiveCall) -> None:
+        for name in active.body.checkpoint_name.split(", "):
+            for cut in self._cut.pop(name, ()):
+                active.on_cut(cut, name)
 
     def _operations(self) -> LoaderOperations:
         state = self._state

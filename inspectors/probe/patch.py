@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from types import BuiltinFunctionType, FunctionType, GeneratorType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, GeneratorType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from inspectors.probe.call import Binding, ReturnWatch
+from inspectors.probe.call import Binding, Call, ReturnWatch
 from inspectors.probe.tracepoint import Tracepoint
 
 if TYPE_CHECKING:
@@ -142,16 +142,7 @@ def traced(site: Site, function: Callable[..., Any], binding: Binding) -> Callab
         if call is None:
             return function(*args, **kwargs)
         try:
-            if wants_locals and code is not None:
-                watch = ReturnWatch(code)
-                watch.start()
-                try:
-                    result = function(*args, **kwargs)
-                finally:
-                    watch.stop()
-                    call.locals, call.line = watch.locals, watch.line
-            else:
-                result = function(*args, **kwargs)
+            result = _watched(call, code, function, args, kwargs) if wants_locals else function(*args, **kwargs)
         except BaseException as error:
             probe.failed(call, error)
             raise
@@ -162,7 +153,7 @@ def traced(site: Site, function: Callable[..., Any], binding: Binding) -> Callab
     def forward_iterator(*args: Any, **kwargs: Any) -> Any:
         call = probe.open(tracepoint, binding, args, kwargs)
         try:
-            result = function(*args, **kwargs)
+            result = _watched(call, code, function, args, kwargs) if wants_locals else function(*args, **kwargs)
         except BaseException as error:
             probe.failed(call, error)
             raise
@@ -174,6 +165,21 @@ def traced(site: Site, function: Callable[..., Any], binding: Binding) -> Callab
     wrapper = forward_iterator if is_iterator else forward
     vars(wrapper)[_MARK] = (wrapper, site)
     return wrapper
+
+
+def _watched(
+    call: Call, code: CodeType | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Call a function and take its locals as it returns."""
+    if code is None:
+        return function(*args, **kwargs)
+    watch = ReturnWatch(code)
+    watch.start()
+    try:
+        return function(*args, **kwargs)
+    finally:
+        watch.stop()
+        call.locals, call.line = watch.locals, watch.line
 
 
 def _forward_items(

@@ -45,6 +45,11 @@ def storage_of(tensor: Any) -> int:
         return 0  # ValueError: a parameter of torch's that gets its memory later
 
 
+def local_part(tensor: Any) -> Any:
+    """What this rank holds of a tensor that is spread over ranks (DTensor), any other tensor itself."""
+    return getattr(tensor, "_local_tensor", tensor)
+
+
 def has_memory(tensor: Any) -> bool:
     """False for what has no elements to look at: of a device without values, or without a shape yet."""
     try:

@@ -3,106 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from sessions.checkpoint import consumption
 from sessions.decisions import decisions
 from sessions.parameters import parameters
 from sessions.session import Session
+from workbench.coverage.elementview import element_report, element_text
+from workbench.diagnosis.verdict import findings
 
 transformers = pytest.importorskip("transformers", minversion="5.0")
 pytest.importorskip("compressed_tensors")
 
-ROOT = Path(__file__).resolve().parents[2]
-RUN = "from workbench.cli import main; raise SystemExit(main())"
-PATIENCE_S = 300
-INSPECTORS = [f"inspectors.{name}" for name in ("checkpoint", "decisions", "weights", "kernels")]
-UP, EXPERTS = "model.layers.1.mlp.up_proj.weight", "model.layers.0.mlp.experts"
+LOADS = importlib.util.spec_from_file_location("transformers_loads", Path(__file__).with_name("transformers_loads.py"))
+hosts = importlib.util.module_from_spec(LOADS)
+LOADS.loader.exec_module(hosts)
 
-FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
-W8A8 = {
-    "quant_method": "compressed-tensors", "format": "int-quantized", "quantization_status": "compressed",
-    "ignore": ["lm_head"],
-    "config_groups": {"group_0": {
-        "targets": ["Linear"],
-        "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False},
-        "input_activations": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True},
-    }},
-}  # fmt: skip
+UP, EXPERTS = "model.layers.1.mlp.up_proj.weight", "model.layers.0.mlp.experts"
 SOUND = ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "Qwen3NextForCausalLM",
          "Qwen3_5ForConditionalGeneration", "Qwen3MoeForCausalLM/fp8", "LlamaForCausalLM/w8a8")  # fmt: skip
 FLAWED = ("missing", "unexpected", "shape", "expert")
-
-HOST = """
-import contextlib, hashlib, json, sys, threading, collections
-from pathlib import Path
-from inspectors.probe.bootstrap import arm; arm()
-from backends.engines import _transformers_launch as launch
-import torch
-
-counted, threads = collections.Counter(), collections.Counter()
-NAMED = {"set_param_for_module": ("param_value",), "convert": ("self", "input_dict"), "_materialize_copy": ("tensor",)}
-
-def see(frame, event, _arg):
-    code = frame.f_code
-    if event == "call" and code.co_name in NAMED and set(NAMED[code.co_name]) <= set(code.co_varnames):
-        counted[code.co_name] += 1
-        threads[code.co_name, threading.current_thread() is threading.main_thread()] += 1
-
-def digest(tensor):
-    return hashlib.sha256(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
-
-def one(folder, keep):
-    asked = launch._parsed([folder, "--prompt-ids", "1,2,3", "--max-new-tokens", "2"])
-    try:
-        model = launch.load(asked)
-    except RuntimeError as error:
-        return {"error": str(error)}
-    held = {name: p.detach().contiguous().clone() for name, p in [*model.named_parameters(), *model.named_buffers()]}
-    if keep: torch.save(held, keep)
-    return {"sha256": {n: digest(p) for n, p in held.items()},
-            "tokens": launch.generate(model, asked.prompt_ids, asked.max_new_tokens)}
-
-told = {}
-for name, given in json.loads(sys.argv[1]).items():
-    counted.clear(), threads.clear()
-    if given["session"]:
-        from inspectors.probe.agent import running_probe
-        if running_probe(): running_probe().move_to(Path(given["session"]))
-        said = one(given["model"], given["session"] + "/parameters.pt")
-    else:
-        threading.setprofile(see); sys.setprofile(see)
-        said = one(given["model"], None)
-        sys.setprofile(None); threading.setprofile(None)
-        said["counted"] = dict(counted)
-        said["reads_elsewhere"] = threads["_materialize_copy", False]
-    told[name] = said
-DECIDE
-print("TOLD " + json.dumps(told))
-"""
-DECIDE = """
-if len(sys.argv) > 2:
-    from transformers import AutoConfig, AutoModelForCausalLM, FineGrainedFP8Config
-    from transformers.integrations.finegrained_fp8 import replace_with_fp8_linear
-    running_probe().move_to(Path(sys.argv[2]))
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(sys.argv[3]))
-    replace_with_fp8_linear(model, ["lm_head", "model.layers.0.mlp.gate"], FineGrainedFP8Config())
-"""
-
-
-Change = Callable[[dict[str, torch.Tensor]], Any]
 
 
 class Loads:
@@ -124,50 +54,10 @@ class Loads:
         return {n: t for file in self.folders[name].glob("*.safetensors") for n, t in load_file(file).items()}
 
 
-def written(folder: Path, name: str) -> Path:
-    from backends.native.checkpoint.synthesize import write_checkpoint
-    from backends.native.registry import architecture_module
-
-    architecture, _, form = name.partition("/")
-    config = architecture_module(architecture).tiny_config()
-    if form == "fp8":
-        gates = [f"model.layers.{layer}.mlp.gate" for layer in range(int(config["num_hidden_layers"]))]
-        config["quantization_config"] = {**FP8, "modules_to_not_convert": ["lm_head", *gates]}
-    elif form == "w8a8":
-        config["quantization_config"] = W8A8
-    write_checkpoint(folder, config, seed=5, max_file_bytes=4_000_000)
-    return folder
-
-
-def flawed(folder: Path, sound: Path, change: Change) -> Path:
-    tensors = {name: t for file in sound.glob("*.safetensors") for name, t in load_file(file).items()}
-    change(tensors)
-    folder.mkdir()
-    (folder / "config.json").write_bytes((sound / "config.json").read_bytes())
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def environment(session: Path | None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LOADSCOPE_")}
-    armed = {"LOADSCOPE_SESSION": str(session)} if session else {}
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **armed}
-
-
-def run_host(given: dict[str, Any], session: Path | None, *words: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", HOST.replace("DECIDE", DECIDE), json.dumps(given), *words],
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=environment(session),
-    )  # fmt: skip
-    lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
-    assert lines, done.stderr
-    return json.loads(lines[-1].removeprefix("TOLD "))
-
-
 @pytest.fixture(scope="module")
 def loads(tmp_path_factory) -> Loads:
     root, sessions = tmp_path_factory.mktemp("checkpoints"), tmp_path_factory.mktemp("sessions")
-    folders = {name: written(root / name.replace("/", "-"), name) for name in SOUND}
+    folders = {name: hosts.written(root / name.replace("/", "-"), name) for name in SOUND}
     llama, moe = folders["LlamaForCausalLM"], folders["Qwen3MoeForCausalLM"]
     odd = {"model.layers.0.mlp.odd.weight": torch.zeros(3)}
     changes = (
@@ -177,17 +67,16 @@ def loads(tmp_path_factory) -> Loads:
         (moe, lambda tensors: tensors.update({f"{EXPERTS}.3.down_proj.weight": torch.zeros(2, 2)})),
     )
     for name, (sound, change) in zip(FLAWED, changes, strict=True):
-        folders[name] = flawed(root / name, sound, change)
-    manifest = {"level": "ledger", "engines": ["backends.engines.transformers"], "inspectors": INSPECTORS}
+        folders[name] = hosts.flawed(root / name, sound, change)
     given: dict[str, Any] = {}
     for name in (*folders, "decisions"):
         session = sessions / name.replace("/", "-")
         session.mkdir()
-        (session / "session.json").write_text(json.dumps(manifest))
+        (session / "session.json").write_text(json.dumps(hosts.MANIFEST))
         if name in folders:
             given[name] = {"model": str(folders[name]), "session": str(session)}
-    told = run_host(given, sessions / "LlamaForCausalLM", str(sessions / "decisions"), str(moe))
-    bare = run_host({name: {**one, "session": ""} for name, one in given.items()}, None)
+    told = hosts.run_host(given, sessions / "LlamaForCausalLM", str(sessions / "decisions"), str(moe))
+    bare = hosts.run_host({name: {**one, "session": ""} for name, one in given.items()}, None)
     return Loads(told, bare, folders, sessions)
 
 
@@ -197,8 +86,8 @@ def of(session: Session, *kinds: str) -> list[Any]:
 
 def test_every_tracepoint_is_found_in_the_sources_of_the_installed_version():
     done = subprocess.run(
-        [sys.executable, "-c", RUN, "doctor", "--engine", "transformers", "--json"],
-        capture_output=True, text=True, check=False, env=environment(None),
+        [sys.executable, "-c", hosts.RUN, "doctor", "--engine", "transformers", "--json"],
+        capture_output=True, text=True, check=False, env=hosts.environment(None),
     )  # fmt: skip
     told = json.loads(done.stdout)
     assert (done.returncode, told["engine_version"]) == (0, transformers.__version__), done.stdout
@@ -225,6 +114,7 @@ def test_a_load_is_recorded_whole_and_changes_nothing(loads, name):
             of(session, "tracepoint.missing") == of(session, "inspector.faulted") == of(session, "stage.failed") == []
         )
         assert [ran.phase for ran in of(session, "forward.ran")] == ["prefill", "decode"]
+        assert {one.class_ for one in findings(session)} <= {"precision/narrowed"}
 
 
 def rebuilt(view, real, on_disk):
@@ -288,15 +178,32 @@ def test_a_dequantized_parameter_says_how_it_was_computed_and_of_what(loads):
         (write,) = view.writes
         assert write.source.startswith("computed by aten::mul")
         assert used(view) == {view.name, f"{view.name}_scale_inv"}
-        (selected,) = of(session, "method.selected")
-        assert (selected.method, selected.config_class) == ("FineGrainedFP8HfQuantizer", "FineGrainedFP8Config")
+        whole, *of_modules = of(session, "method.selected")
+        assert (whole.method, whole.config_class) == ("FineGrainedFP8HfQuantizer", "FineGrainedFP8Config")
+        assert {(one.module, one.method) for one in of_modules} >= {
+            (EXPERTS, "Fp8Dequantize"), (view.module, "Fp8Dequantize"),
+        }  # fmt: skip
+        made = {one.module: one for one in decisions(session)}
+        assert made[EXPERTS].is_dequantized
+        assert not any(one.is_contradiction for one in made.values())
 
 
-def test_a_scale_that_is_read_in_another_dtype_than_the_file_has_is_seen(loads):
+def test_a_scale_that_is_read_in_another_dtype_than_the_file_has_is_told_as_cast(loads):
     with loads.session("LlamaForCausalLM/w8a8") as session:
         name = "model.layers.0.self_attn.q_proj.weight_scale"
         assert [one.dtype for one in of(session, "tensor.listed") if one.checkpoint_name == name] == ["F32"]
         assert [one.dtype for one in of(session, "tensor.read") if one.checkpoint_name == name] == ["bfloat16"]
+        (view,) = (view for view in parameters(session) if view.name == name)
+        assert [write.source for write in view.writes] == ["cast float32 to bfloat16"]
+        stored = loads.on_disk("LlamaForCausalLM/w8a8")[name][3, 0]
+        report = element_report(session, f"{name}[3,0]", None)
+        assert report.values[0].raw == stored.numpy().tobytes()
+        assert f"loaded   {stored.bfloat16().item()!r} in bfloat16" in "\n".join(element_text(report))
+        (narrowed,) = findings(session)
+        scales = [t for n, t in loads.on_disk("LlamaForCausalLM/w8a8").items() if n.endswith("scale")]
+        changed = sum(int((t.bfloat16().float() != t).sum()) for t in scales)
+        assert (narrowed.class_, narrowed.severity, changed > 0) == ("precision/narrowed", "note", True)
+        assert f"{changed:,} of {sum(t.numel() for t in scales):,} elements" in narrowed.sentence
 
 
 def test_skip_decisions_know_the_list_and_the_entry(loads):
@@ -329,28 +236,12 @@ def test_a_conversion_that_fails_is_recorded_where_it_failed(loads):
         assert call.loader.endswith("MergeModulelist.convert")
 
 
-def test_a_shape_that_does_not_fit_gives_the_failing_call(tmp_path, loads):
-    output = tmp_path / "session"
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, "trace", str(loads.folders["shape"]), "--engine", "transformers", "--json",
-         "-o", str(output)],
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=environment(None),
-    )  # fmt: skip
-    first = json.loads(done.stdout)["findings"][0]
-    assert (done.returncode, first["class"], first["parameter"]) == (4, "host/failed", UP), done.stderr
-    session = Session.open(output)
-    (call,) = (e for e in session.of_kinds("loader.called") if e.body.parameter == UP)
-    assert (call.body.tensor_shape, call.body.parameter_shape) == ((3, 256), (512, 256))
-    assert call.ref in first["remedy"]
-    session.close()
-
-
 def test_the_native_stack_is_compared_with_it_as_the_reference(tmp_path, loads):
     model = str(loads.folders["Qwen3MoeForCausalLM"])
     done = subprocess.run(
-        [sys.executable, "-c", RUN, "compare", model, model, "--reference-engine", "transformers", "--dtype", "float32",
-         "--candidate-tp", "2", "--json", "-o", str(tmp_path / "comparison")],
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=environment(None),
+        [sys.executable, "-c", hosts.RUN, "compare", model, model, "--reference-engine", "transformers",
+         "--dtype", "float32", "--candidate-tp", "2", "--json", "-o", str(tmp_path / "comparison")],
+        capture_output=True, text=True, check=False, timeout=hosts.PATIENCE_S, env=hosts.environment(None),
     )  # fmt: skip
     told = json.loads(done.stdout)
     assert (done.returncode, told["findings"]) == (0, []), done.stderr

@@ -14,7 +14,7 @@ from sessions.parameters import parameter
 from sessions.provenance import REMOVED, Element, Filled, Repack, Source, element, names_of_parameters, repacks_into
 from sessions.session import Session
 from workbench.coverage.asking import asked_element, named, placed
-from workbench.coverage.numbers import Number, number
+from workbench.coverage.numbers import Number, after_cast, number
 from workbench.coverage.sourcefile import Raw, raw_bytes
 from workbench.coverage.wording import boxes_text, counted, outside, reference, write_json
 from workbench.errors import UserError
@@ -154,6 +154,7 @@ def _write_said(session: Session, filled: Filled, value: Value) -> dict[str, obj
         "path": value.path or None,
         "raw": value.raw.hex() or None,
         "value": value.value,
+        "loaded": _loaded(source, value),
         "not_read": value.problem or None,
     }
 
@@ -239,6 +240,19 @@ def _write_told(report: ElementReport, label: str, filled: Filled, value: Value)
     else:
         shown = "" if value.value is None else f" = {value.value!r}"
         yield f"    raw      {value.raw.hex(' ')}{shown}"
+    if (loaded := _loaded(source, value)) is not None:
+        yield f"    loaded   {loaded!r} in {source.said.split()[-1]}"
+
+
+def _loaded(source: Source, value: Value) -> Number | None:
+    """The value after the casts on its way, None where there were none or more than casts."""
+    casts = [note.split() for note in source.said.split(", ")] if source.said else []
+    found = value.value
+    for words in casts:
+        if len(words) != 4 or words[0] != "cast" or found is None:
+            return None
+        found = after_cast(found, words[3])
+    return found if casts else None
 
 
 def _decision_told(one: Element) -> Iterator[str]:

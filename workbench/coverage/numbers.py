@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 from sessions.dtypes import spelled
@@ -29,6 +30,23 @@ def number(raw: bytes, dtype: str, bit: int = 0) -> Number | None:
         return float(struct.unpack("<f", b"\0\0" + raw)[0])
     if len(raw) == 1:
         return _small(raw[0], name, bit)
+    return None
+
+
+def after_cast(value: Number, dtype: str) -> Number | None:
+    """What a value is in another floating type, rounded to the nearest, ties to even; None for other types."""
+    name = spelled(dtype)
+    if isinstance(value, float) and not math.isfinite(value):
+        return value
+    try:
+        if name == "bfloat16":
+            bits = int.from_bytes(struct.pack("<f", value), "little")
+            bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+            return float(struct.unpack("<f", bits.to_bytes(4, "little"))[0])
+        if name in {"float16", "float32", "float64"}:
+            return float(struct.unpack(_STRUCT[name], struct.pack(_STRUCT[name], value))[0])
+    except OverflowError:
+        return math.copysign(math.inf, value)
     return None
 
 

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import zip_longest
 
 from backends.devices.limits import LIMITS, LaunchLimits
-from inspectors.probe.events import StageFailed, TensorListed
+from inspectors.probe.events import ModelLoaded, StageFailed, TensorListed
 from sessions.checkpoint import Consumption, consumption, header
 from sessions.decisions import DecisionView, built_names, decisions
 from sessions.event import Event
@@ -17,6 +18,7 @@ from sessions.parameters import ParameterView, parameters
 from sessions.session import Session
 from workbench.diagnosis.finding import Evidence
 
+_AFTER_LOADS = frozenset({"forward.run", "kernel.launch"})
 _LAYER = re.compile(r"\.\d+(?=\.|$)")
 _DIVISION = re.compile(
     r"(?:=|\bsize|\bdim\w*)?\s*(\d+)\)?\s+(?:is\s+)?not\s+(?:evenly\s+)?divisible\s+by\b[^0-9]*?(\d+)", re.IGNORECASE
@@ -92,13 +94,35 @@ class Case:
         return is_bad or bool(self.failures)
 
     @property
+    def has_failed_loading(self) -> bool:
+        """True when the host failed, but for exceptions that all came after the load: in forward passes."""
+        is_later = all(failure.failed_stage in _AFTER_LOADS for _, failure in self.failures)
+        return self.has_failed and not (self.failures and is_later)
+
+    @property
     def is_whole(self) -> bool:
         """True when some rank's load ended well and none failed: then what is missing will stay missing.
 
         Of a process that was entered late it is known only where every parameter was made since then.
         """
         is_known = all(view.was_seen_made for view in self.parameters)
-        return bool(self.ranks_loaded) and not self.has_failed and is_known
+        return bool(self.ranks_loaded) and not self.has_failed_loading and is_known
+
+    @cached_property
+    def never_filled(self) -> Mapping[tuple[int, str], tuple[int, str]]:
+        """What engines report as not filled, by (rank, parameter): the report's position, what they put there."""
+        out: dict[tuple[int, str], tuple[int, str]] = {}
+        for event in self.session.of_kinds("model.loaded"):
+            if isinstance(event.body, ModelLoaded):
+                told = zip_longest(event.body.never_filled, event.body.initialised, fillvalue="")
+                out.update({(event.rank, name): (event.position, now) for name, now in told})
+        return out
+
+    @cached_property
+    def initialising_ranks(self) -> frozenset[int]:
+        """Ranks whose engine says what it put into parameters that the checkpoint has nothing for."""
+        rows = self.session.rows("model.loaded", ("initialised",))
+        return frozenset(row[5] for row in rows if row[6])
 
     def ref(self, position: int) -> str:
         """The reference of an event, for evidence."""

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sessions.dtypes import is_plain
 from sessions.modules import WEIGHTS, is_companion
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Finding, Rule
 
-_OPTIONAL = ("input_scale", "input_offset", "k_scale", "v_scale", "kv_scale", "q_scale", "prob_scale")
+_OPTIONAL = (
+    "input_scale",
+    "input_global_scale",
+    "input_offset",
+    "k_scale",
+    "v_scale",
+    "kv_scale",
+    "q_scale",
+    "prob_scale",
+)
 """Scales that an engine may leave out for a reason: dynamic activations, a cache kept as it is."""
 
 
@@ -21,7 +31,7 @@ def _judge(case: Case) -> Iterator[Finding]:
         if one.calls or one.name not in case.header or not is_companion(last):
             continue
         used = [calls[f"{owner}.{w}"] for w in WEIGHTS if f"{owner}.{w}" in calls and calls[f"{owner}.{w}"].calls]
-        if used:
+        if used and not (last.startswith("input") and _is_computed(case, used[0].parameters[0])):
             yield Finding(
                 class_=RULE.class_,
                 severity="warning" if last in _OPTIONAL else "error",
@@ -35,6 +45,12 @@ def _judge(case: Case) -> Iterator[Finding]:
                 tensor=one.name,
                 evidence=(case.evidence(case.listed_at.get(one.name, -1), "header", f"{one.dtype} {list(one.shape)}"),),
             )
+
+
+def _is_computed(case: Case, parameter: str) -> bool:
+    """True for a weight that was dequantized as it was loaded: its inputs are not quantized either."""
+    view = next((one for one in case.parameters if one.name == parameter), None)
+    return view is not None and is_plain(view.dtype)
 
 
 RULE = Rule("scale/dropped", _judge, follows=("skip-decision/fused-name", "precision/contradiction"))

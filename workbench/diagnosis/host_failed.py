@@ -25,7 +25,7 @@ def _judge(case: Case) -> Iterator[Finding]:
 
 def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
     place = failure.parameter or failure.module or failure.failed_stage or "a watched step"
-    of = f" of {leaf(place)}" if failure.module else ""
+    of = f" of {'.'.join(place.split('.')[-2:]) if failure.parameter else leaf(place)}" if failure.module else ""
     evidence = [case.evidence(event.position, "failed", f"{leaf(failure.error)}: {first_line(failure)}")]
     if failure.call:
         call = case.session.position(event.stream, failure.call)
@@ -48,7 +48,7 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
         ),
         module=failure.module or None,
         parameter=failure.parameter or None,
-        tensor=failure.checkpoint_name or None,
+        tensor=failure.checkpoint_name or getattr(blamed.body if blamed else None, "checkpoint_name", "") or None,
         rank=event.rank if event.rank >= 0 else None,
         evidence=tuple(evidence),
     )
@@ -96,6 +96,13 @@ def _innermost_open(case: Case) -> Event | None:
 RULE = Rule(
     "host/failed",
     _judge,
-    follows=("scale/split", "skip-decision/fused-name", "precision/contradiction"),
+    follows=(
+        "scale/split",
+        "skip-decision/fused-name",
+        "precision/contradiction",
+        "parameter/missing",
+        "parameter/shape",
+        "checkpoint/incomplete",
+    ),
     follows_anywhere=("kernel/grid-limit",),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from inspectors.probe.events import ModelLoaded
 from sessions.modules import is_companion
 from sessions.parameters import ParameterView
 from workbench.diagnosis.case import Case, leaf
@@ -14,24 +13,25 @@ MOST_NAMED = 3
 
 
 def _judge(case: Case) -> Iterator[Finding]:
-    if case.has_failed:
+    if case.has_failed_loading:
         yield from _left_undone(case)
         return
-    told = _told_by_engine(case)
     rows = case.session.rows("model.loaded", ("has_report",))
     reported = {row[5]: row[6] is None or bool(row[6]) for row in rows}
     silent = {rank for rank, has_report in reported.items() if not has_report}
     yield from _without_a_call(case, silent)
     for view in case.parameters:
-        is_told = (view.rank, view.name) in told
-        is_open = not view.is_final and not (is_told and not view.was_seen_made)
+        told_at, _ = case.never_filled.get((view.rank, view.name), (None, ""))
+        is_open = not view.is_final and (told_at is None or view.was_seen_made)
         if is_open or (view.rank in silent and not view.loader_calls) or _is_held_aside(view):
             continue
+        if told_at is not None and view.rank in case.initialising_ranks:
+            continue  # the engine put something else there
         missing = view.coverage.never_written
         # without a call it may be tied to another parameter or computed later: the engine's own report decides
         is_seen = bool(missing) and (bool(view.loader_calls) or view.rank not in reported)
-        if is_told or is_seen:
-            yield _finding(case, view, missing, told.get((view.rank, view.name)))
+        if told_at is not None or is_seen:
+            yield _finding(case, view, missing, told_at)
 
 
 def _is_held_aside(view: ParameterView) -> bool:
@@ -68,11 +68,6 @@ def _without_a_call(case: Case, ranks: set[int]) -> Iterator[Finding]:
         )
 
 
-def _told_by_engine(case: Case) -> dict[tuple[int, str], int]:
-    events = case.session.of_kinds("model.loaded")
-    return {(e.rank, n): e.position for e in events if isinstance(e.body, ModelLoaded) for n in e.body.never_filled}
-
-
 def _finding(case: Case, view: ParameterView, missing: int | None, told_at: int | None) -> Finding:
     is_whole = missing is None or missing == view.elements
     amount = "" if is_whole else f"{missing:,} of {view.elements:,} elements of "
@@ -104,7 +99,11 @@ def _finding(case: Case, view: ParameterView, missing: int | None, told_at: int 
 
 
 def _left_undone(case: Case) -> Iterator[Finding]:
-    undone = [v for v in case.parameters if not v.loader_calls and v.was_seen_made]
+    undone = [
+        v
+        for v in case.parameters
+        if not v.loader_calls and v.was_seen_made and (v.rank, v.name) not in case.never_filled
+    ]
     if not undone:
         return
     last = case.session.event(len(case.session) - 1)
@@ -121,6 +120,6 @@ def _left_undone(case: Case) -> Iterator[Finding]:
 RULE = Rule(
     "parameter/never-filled",
     _judge,
-    follows=("shard/misplaced", "checkpoint/never-used", "scale/dropped"),
+    follows=("shard/misplaced", "checkpoint/never-used", "scale/dropped", "checkpoint/incomplete"),
     follows_anywhere=("shard/divisibility", "host/failed"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sessions.decisions import DecisionView
+from sessions.decisions import AS_IS, DecisionView
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
 
@@ -21,6 +21,7 @@ def _judge(case: Case) -> Iterator[Finding]:
 def _finding(case: Case, decision: DecisionView) -> Finding:
     name, stored = leaf(decision.module), _stored(decision)
     built = f"{decision.built} ({decision.method})" if decision.method else decision.built
+    said = built if decision.built == AS_IS else f"as {built}"
     return Finding(
         class_=RULE.class_,
         severity="error",
@@ -29,7 +30,7 @@ def _finding(case: Case, decision: DecisionView) -> Finding:
             if decision.is_built_quantized
             else f"{name} is built as is, the checkpoint holds it quantized"
         ),
-        sentence=f"{name} was built as {built}, while its tensors in the checkpoint are {stored}.{_reason(decision)}",
+        sentence=f"{name} was built {said}, while its tensors in the checkpoint are {stored}.{_reason(decision)}",
         remedy=_remedy(decision, name),
         module=decision.module,
         tensor=decision.header[0].name,
@@ -49,8 +50,19 @@ def _hidden_parts(decision: DecisionView) -> tuple[str, ...]:
     return tuple(leaf(part) for part in decision.parts) if decision.hidden_entry >= 0 else ()
 
 
+def _other_name(decision: DecisionView) -> str:
+    """The entry that names the module as the checkpoint does, which the model calls otherwise; "" for another cause."""
+    entry = decision.ignored[decision.hidden_entry] if decision.hidden_entry >= 0 else ""
+    return entry if entry == decision.header[0].name.rpartition(".")[0] != decision.module else ""
+
+
 def _reason(decision: DecisionView) -> str:
-    parts = _hidden_parts(decision)
+    parts, other = _hidden_parts(decision), _other_name(decision)
+    if other:
+        return (
+            f" Entry {decision.hidden_entry} of the list names it as the checkpoint does, {other}; the model calls it "
+            f"{decision.module}, so the entry did not match."
+        )
     if not parts:
         return ""
     return (
@@ -61,6 +73,8 @@ def _reason(decision: DecisionView) -> str:
 
 def _remedy(decision: DecisionView, name: str) -> str:
     parts = _hidden_parts(decision)
+    if _other_name(decision):
+        return f"Write {decision.module} in the list, or load with the model class that the list was written for."
     if parts:
         return f"Give the model's {_MAPPING} the entry {name} -> {', '.join(parts)}, on every device."
     if decision.is_built_quantized:
@@ -75,7 +89,8 @@ def _evidence(case: Case, decision: DecisionView, built: str) -> tuple[Evidence,
     out = [case.evidence(decision.at, "decision", matched, ", ".join(decision.tried))]
     if decision.hidden_entry >= 0:
         entry = decision.ignored[decision.hidden_entry]
-        text = f"entry {decision.hidden_entry} names the part {leaf(entry)}"
+        what = "it by its name on disk" if _other_name(decision) else f"the part {leaf(entry)}"
+        text = f"entry {decision.hidden_entry} names {what}"
         out.append(Evidence(None, "config", text, names=entry))
     if decision.method_position >= 0:
         out.append(case.evidence(decision.method_position, "method", built, decision.module))
