@@ -209,6 +209,12 @@ _TRACEPOINTS = (
             "sharded_state_loader:ShardedStateLoader.iterate_over_files",
         )
     ),
+    Tracepoint(
+        "tensor.read",
+        "tensor.read",
+        "vllm_gguf_plugin.weight_utils:gguf_quant_weights_iterator_multi",
+        {"name": "result.0", "tensor": "result.1"},
+    ),
     *_SKIP_DECISIONS,
     *_LAYERS_NAMED,
     *_KERNELS_CHOSEN,
@@ -224,10 +230,11 @@ _TRACEPOINTS = (
         },
     ),
     Tracepoint("weights.create", "weights.created", f"{_METHODS}.create_weights", {"layer": "layer", "method": "self"}),
-    # Not the models' own: their modules load themselves, one inside the other, through a loader that is no module.
     Tracepoint(
         "weight.map", "weights.mapped", f"{_LOADER}.base_loader:BaseModelLoader+.load_weights", {"model": "model"}
     ),
+    # Where a loader of a plugin goes past its own `load_weights`; inside another one it is no load of its own.
+    Tracepoint("weight.map", "weights.mapped", f"{_EXECUTOR}.models.*:*[forward].load_weights", {"model": "self"}),
     Tracepoint(
         "weight.load",
         "loader.called",

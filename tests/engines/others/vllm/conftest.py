@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from sessions.session import Session
@@ -57,6 +61,14 @@ class Traced:
         return list(self.session.of_kinds(kind))
 
 
+@dataclass(frozen=True)
+class Unrecorded:
+    """What each rank of a load without the probe told; `ghost` is the beginning of the files of where bytes came from."""
+
+    told: dict[int, dict[str, Any]]
+    ghost: Path
+
+
 def told_in(log: str) -> dict[int, dict[str, Any]]:
     """What each rank's host told, by rank."""
     lines = [json.loads(line.removeprefix("TOLD ")) for line in log.splitlines() if line.startswith("TOLD ")]
@@ -71,6 +83,16 @@ def environment(**more: object) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         **{name: str(value) for name, value in more.items()},
     }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one load go to one process under `--dist loadgroup`, so that each load is done once."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            of = getattr(item, "callspec", None)
+            group = f"{of.params['checkpoint']} {of.params['tp']}" if of and "tp" in of.params else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +141,7 @@ def _written(folder: Path, architecture: str, form: str) -> Path:
         sizes = {"linear_key_head_dim": 64, "linear_value_head_dim": 64}
         text = {**text, **sizes, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
     if "mlp_only_layers" in text:
-        text = {**text, "mlp_only_layers": []}
+        text = {**text, "mlp_only_layers": [], "num_experts": 4, "moe_intermediate_size": 256}
     if "text_config" in config:
         config |= {"text_config": text, "vision_config": {**config["vision_config"], "num_heads": 4}}
     else:
@@ -150,17 +172,23 @@ def _never_quantized(config: dict[str, Any]) -> list[str]:
     return [name for name in modules if name.endswith(NEVER_QUANTIZED)]
 
 
-def is_of_experts(checkpoint: Path) -> bool:
-    return checkpoint.name.startswith(("Qwen3Moe", "Qwen3Next"))
+def is_only_loaded(checkpoint: Path) -> bool:
+    """Whether vLLM has no kernel for it on a CPU: quantized experts."""
+    return checkpoint.name.startswith(("Qwen3Moe", "Qwen3Next")) and not checkpoint.name.endswith("bf16")
 
 
 def plants(checkpoint: Path) -> tuple[str, ...]:
     """What the launcher runs besides: the counters, and kernels where vLLM has none for a CPU."""
     needs_kernels = any(form in checkpoint.name for form in ("fp8", "nvfp4"))
     kernels = ("--before", str(PLANTS / "vllm_cpu_kernels.py")) if needs_kernels else ()
-    if is_of_experts(checkpoint) and not checkpoint.name.endswith("bf16"):
-        kernels += ("--before", str(PLANTS / "vllm_loads_experts.py"), "--max-new-tokens", "0")
+    if is_only_loaded(checkpoint):
+        kernels += ("--before", str(PLANTS / "vllm_loads_experts.py"))
     return ("--before", str(PLANTS / "vllm_load.py"), "--after", str(PLANTS / "vllm_tell.py"), *kernels)
+
+
+def prompt(checkpoint: Path) -> tuple[str, ...]:
+    """The launcher's words for the prompt and the number of tokens to generate."""
+    return ("--prompt-ids", "1,2,3,4,5", "--max-new-tokens", "0" if is_only_loaded(checkpoint) else "4")
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +202,7 @@ def trace_vllm(tmp_path_factory, vllm_python, loadscope_command) -> Callable[...
             home = tmp_path_factory.mktemp("traced")
             options = ("--engine", "vllm", "--python", vllm_python, "--tp", tp, "--json", "-o", home / "session")
             done = loadscope_command(
-                "trace", checkpoint, *options, "--", *plants(checkpoint), *words, LOADSCOPE_TEST_KEEP=home / "values"
+                "trace", checkpoint, *options, "--", *prompt(checkpoint), *plants(checkpoint), *words, LOADSCOPE_TEST_KEEP=home / "values"
             )
             assert done.stdout.startswith("{"), done.stderr
             log = (home / "session" / "host.log").read_text(errors="replace")
@@ -189,24 +217,97 @@ def trace_vllm(tmp_path_factory, vllm_python, loadscope_command) -> Callable[...
         traced.session.close()
 
 
+class Untraced:
+    """Processes of vLLM without the probe, one a rank, that load what they are asked for one after the other."""
+
+    def __init__(self, python: Path, tp: int, folder: Path) -> None:
+        self._tp, self._folder, self._asked = tp, folder, 0
+        shared = {"WORLD_SIZE": tp, "MASTER_ADDR": "127.0.0.1"} if tp > 1 else {}
+        self._ranks = [
+            subprocess.Popen(
+                [str(python), str(PLANTS / "vllm_oracle.py")], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=(folder / f"log.{rank}").open("w"),
+                env=environment(RANK=rank, LOCAL_RANK=rank, **shared),
+            )
+            for rank in range(tp)
+        ]  # fmt: skip
+
+    def load(self, checkpoint: Path) -> Unrecorded:
+        """What each rank told of one load, and where every byte of it came from."""
+        self._asked += 1
+        ghost = self._folder / f"ghost-{self._asked}"
+        words = [str(checkpoint), "--tp", str(self._tp), *prompt(checkpoint)]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for rank in self._ranks:
+            rank.stdin.write(json.dumps({"words": words, "port": port, "ghost": str(ghost)}) + "\n")
+            rank.stdin.flush()
+        told = [self._answer(rank) for rank in range(self._tp)]
+        return Unrecorded(dict(enumerate(told)), ghost)
+
+    def _answer(self, rank: int) -> dict[str, Any]:
+        for line in self._ranks[rank].stdout:
+            if line.startswith("TOLD "):
+                return json.loads(line.removeprefix("TOLD "))
+        raise AssertionError((self._folder / f"log.{rank}").read_text()[-4000:])
+
+    def close(self) -> None:
+        for rank in self._ranks:
+            rank.terminate()
+        for rank in self._ranks:
+            rank.wait()
+
+
 @pytest.fixture(scope="session")
-def untraced_vllm(vllm_python) -> Callable[[Path], dict[str, Any]]:
-    """The same load without the probe, counted by other means."""
-    done_before: dict[Path, dict[str, Any]] = {}
+def untraced_vllm(vllm_python, tmp_path_factory) -> Callable[..., Unrecorded]:
+    """The same load without the probe, counted by other means; the same is run only once."""
+    started: dict[int, Untraced] = {}
+    done_before: dict[tuple[Path, int], Unrecorded] = {}
 
-    def run(checkpoint: Path) -> dict[str, Any]:
-        if checkpoint not in done_before:
-            words = ("--prompt-ids", "1,2,3,4,5", "--max-new-tokens", "4", *plants(checkpoint))
-            done = subprocess.run(
-                [str(vllm_python), "-m", "backends.engines._vllm_launch", str(checkpoint), *words],
-                capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-                env=environment(LOADSCOPE_TEST_COUNT=1),
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            done_before[checkpoint] = told_in(done.stdout)[0]
-        return done_before[checkpoint]
+    def run(checkpoint: Path, tp: int = 1) -> Unrecorded:
+        if tp not in started:
+            started[tp] = Untraced(vllm_python, tp, tmp_path_factory.mktemp("untraced"))
+        if (checkpoint, tp) not in done_before:
+            done_before[checkpoint, tp] = started[tp].load(checkpoint)
+        return done_before[checkpoint, tp]
 
-    return run
+    yield run
+    for one in started.values():
+        one.close()
+
+
+class Ghosts:
+    """The ledger's account of a load against loads without the probe of checkpoints whose bytes say where they are."""
+
+    def __init__(self, ghost: ModuleType) -> None:
+        self._ghost = ghost
+
+    def writes(self, traced: Traced, rank: int) -> list[dict[str, Any]]:
+        """What the probe recorded of a rank's writes."""
+        streams = sorted((traced.session.folder / "streams").glob("*.sqlite"))
+        loads = [events for stream in streams for _, events in self._ghost.writes_in(stream)]
+        return [event for events in loads for event in events if event["rank"] == rank]
+
+    def of(
+        self, traced: Traced, without: Unrecorded, checkpoint: Path, rank: int, writes: list[dict[str, Any]] | None = None
+    ) -> Any:
+        """The verdict on what was recorded of one rank, or on other writes."""
+        held = {f"{rank}/{name}": one for name, one in torch.load(f"{traced.kept}.{rank}").items()}
+        said = self.writes(traced, rank) if writes is None else writes
+        account = self._ghost.accounts(said, held, self._ghost.stored_tensors(checkpoint))
+        actual = torch.load(f"{without.ghost}.{rank}")
+        return self._ghost.verdict(account, tuple({name: one.numpy() for name, one in of.items()} for of in actual))
+
+
+@pytest.fixture(scope="session")
+def ghosts() -> Ghosts:
+    path = Path(__file__).parents[2] / "ghost.py"
+    spec = importlib.util.spec_from_file_location("loadscope_tests_ghost", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return Ghosts(module)
 
 
 @pytest.fixture(scope="session")
