@@ -30,19 +30,25 @@ class Resolution:
 
 def survey(engine: Engine, folder: Path, version: str) -> tuple[Resolution, ...]:
     """Every tracepoint of `engine` against the package in `folder`, in the adapter's order."""
-    sources = _Sources(folder)
+    sources = _Sources(folder, engine.module.split(".")[0])
     return tuple(_resolved(point, sources, version) for point in engine.tracepoints)
 
 
 @dataclass
 class _Sources:
     folder: Path
+    package: str
     _parsed: dict[Path, ast.Module] = field(default_factory=dict)
+
+    def root_of(self, pattern: str) -> Path:
+        """The folder of the package that a module is in: the engine's own, or that of a plugin beside it."""
+        package = pattern.split(".")[0]
+        return self.folder if package == self.package else self.folder.with_name(package)
 
     def modules(self, pattern: str) -> Iterator[Path]:
         """The files of a module, or of every module directly in a package for `package.*`."""
         *inner, last = pattern.split(".")[1:]
-        place = self.folder.joinpath(*inner)
+        place = self.root_of(pattern).joinpath(*inner)
         if last == "*":
             yield from sorted(place.glob("*.py"))
             yield from sorted(place.glob("*/__init__.py"))
@@ -89,8 +95,9 @@ def _resolved(point: Tracepoint, sources: _Sources, version: str) -> Resolution:
             if (path, method.lineno) not in base
         ]
     lacks = dict.fromkeys(missing for _, function, _ in found[:1] if function for missing in _lacks(point, function))
-    places = tuple(f"{path.relative_to(sources.folder)}:{line}" for path, _, line in found)
-    return Resolution(point, point.is_expected(version), places, tuple(lacks))
+    places = tuple(f"{path.relative_to(sources.root_of(pattern))}:{line}" for path, _, line in found)
+    is_expected = point.is_expected(version) and sources.root_of(pattern).is_dir()
+    return Resolution(point, is_expected, places, tuple(lacks))
 
 
 def _in_subclasses(pattern: str, owner: str, name: str, sources: _Sources) -> Iterator[tuple[Path, None, int]]:

@@ -24,15 +24,17 @@ os.environ.update({name: value for name, value in launch.ENVIRONMENT.items() if 
 
 import ghost  # noqa: E402
 import vllm  # noqa: E402
+import vllm_gguf_plugin.loader as of_plugin  # noqa: E402
 from vllm.distributed.parallel_state import cleanup_dist_env_and_memory  # noqa: E402
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader  # noqa: E402
 
 PATTERNS = (0x5A, 0xA5)
 RANK = int(os.environ.get("RANK", "0"))
 request = {}
-for plant in ("vllm_cpu_kernels.py", "vllm_loads_experts.py"):
+for plant in ("vllm_cpu_kernels.py", "vllm_loads_experts.py", "vllm_gguf_kernels.py"):
     runpy.run_path(str(HERE / plant))
 plain_load = DefaultModelLoader.load_weights
+build, process = of_plugin.initialize_model, of_plugin.process_weights_after_loading
 
 
 def is_loader(code):
@@ -79,7 +81,19 @@ def load_and_look(loader, model, config):
     told["filled"] = {name.partition("/")[2]: int(mask.sum()) for name, mask in filled.items()}
 
 
+def build_and_count(*args, **kwargs):
+    model = build(*args, **kwargs)
+    sys.setprofile(see)
+    return model
+
+
+def stop_and_process(*args):
+    sys.setprofile(None)
+    process(*args)
+
+
 DefaultModelLoader.load_weights = load_and_look
+of_plugin.initialize_model, of_plugin.process_weights_after_loading = build_and_count, stop_and_process
 bytes_of = runpy.run_path(str(HERE / "vllm_load.py"))["bytes_of"]
 told = sys.loadscope_test_told
 

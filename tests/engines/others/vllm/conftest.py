@@ -146,6 +146,8 @@ def _written(folder: Path, architecture: str, form: str) -> Path:
         config |= {"text_config": text, "vision_config": {**config["vision_config"], "num_heads": 4}}
     else:
         config = text
+    if form == "gguf":
+        return _written_gguf(folder, config)
     kept = ["lm_head", *_never_quantized(config)]
     if form in FORMS:
         weights, inputs, layout = FORMS[form]
@@ -159,6 +161,15 @@ def _written(folder: Path, architecture: str, form: str) -> Path:
             {"weight_block_size": [128, 128]} if form == "fp8-blocks" else {}
         )
     return write_checkpoint(folder, config, seed=5, max_file_bytes=4_000_000)
+
+
+def _written_gguf(folder: Path, config: dict[str, Any]) -> Path:
+    """A GGUF file whose name tells what it is, with the config.json that vLLM reads beside it."""
+    from backends.native.checkpoint.gguf_synthesize import write_gguf
+
+    path = write_gguf(folder / folder.name, config, seed=5)
+    (folder / "config.json").write_text(json.dumps(config))
+    return path
 
 
 def _never_quantized(config: dict[str, Any]) -> list[str]:
@@ -181,6 +192,8 @@ def plants(checkpoint: Path) -> tuple[str, ...]:
     """What the launcher runs besides: the counters, and kernels where vLLM has none for a CPU."""
     needs_kernels = any(form in checkpoint.name for form in ("fp8", "nvfp4"))
     kernels = ("--before", str(PLANTS / "vllm_cpu_kernels.py")) if needs_kernels else ()
+    if checkpoint.suffix == ".gguf":
+        kernels = ("--before", str(PLANTS / "vllm_gguf_kernels.py"))
     if is_only_loaded(checkpoint):
         kernels += ("--before", str(PLANTS / "vllm_loads_experts.py"))
     return ("--before", str(PLANTS / "vllm_load.py"), "--after", str(PLANTS / "vllm_tell.py"), *kernels)

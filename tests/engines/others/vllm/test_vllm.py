@@ -33,7 +33,7 @@ def test_every_tracepoint_is_found_in_the_sources_of_the_installed_version(vllm_
     told = json.loads(done.stdout)
     assert (done.returncode, told["outcome"], told["engine_version"]) == (0, "ok", "0.32.0")
     assert len(told["tracepoints"]) > 40
-    assert all(one["places"] and not one["lacks"] for one in told["tracepoints"])
+    assert all(one["places"] and not one["lacks"] for one in told["tracepoints"] if one["is_expected"])
 
 
 @of_every_load
