@@ -42,7 +42,7 @@ class _Sources:
 
     def root_of(self, pattern: str) -> Path:
         """The folder of the package that a module is in: the engine's own, or that of a plugin beside it."""
-        package = pattern.split(".")[0]
+        package = pattern.split(".", maxsplit=1)[0]
         return self.folder if package == self.package else self.folder.with_name(package)
 
     def modules(self, pattern: str) -> Iterator[Path]:

@@ -51,7 +51,6 @@ def test_a_partial_loader_has_the_name_and_the_place_of_its_function(toy, load_c
     assert "toy.py:" in body["where"]
 
 
-
 def test_every_stage_of_the_toy_engine_gives_its_event(toy, load_code):
     counts = toy.run(load_code).counts()
     assert counts == {

@@ -10,7 +10,6 @@ from sessions.parameters import ParameterView
 from workbench.diagnosis.case import Case
 from workbench.diagnosis.finding import Finding, Rule
 
-
 SHAPE, PACKED = "_shape", "_packed"
 
 
@@ -29,8 +28,8 @@ def _judge(case: Case) -> Iterator[Finding]:
 def _is_shape_of_parts(view: ParameterView, writes: list[Write]) -> bool:
     """True for no weight but the shape of one, of which each part of a fused module has its own in the checkpoint.
 
-    compressed-tensors keeps `weight_shape` beside `weight_packed`. A fused weight has the rows of all parts, and none of
-    their shapes: each part takes the place of the one before, whole. A part that came twice is a defect all the same.
+    compressed-tensors keeps `weight_shape` beside `weight_packed`. A fused weight has the rows of all parts and none of
+    their shapes: each takes the place of the one before, whole. A part that came twice is a defect all the same.
     """
     if not view.name.endswith(SHAPE) or not view.dtype.startswith("int"):
         return False

@@ -66,7 +66,8 @@ def load_and_look(loader, model, config):
 
     with tempfile.TemporaryDirectory() as scratch:
         found = ghost.ghost_load(Path(config.model), Path(scratch), loaded, has_casts=True)
-    torch.save([{name: torch.from_numpy(one) for name, one in of.items()} for of in found], f"{request['ghost']}.{RANK}")
+    tensors = [{name: torch.from_numpy(one) for name, one in by.items()} for by in found]
+    torch.save(tensors, f"{request['ghost']}.{RANK}")
     filled = {name: torch.zeros(len(one), dtype=torch.bool) for name, one in raw.items()}
     for pattern in PATTERNS:
         for one in raw.values():
@@ -101,13 +102,13 @@ for line in sys.stdin:
     request.update(json.loads(line))
     told.clear()
     told["counted"] = collections.Counter()
-    asked = launch._parsed(request["words"])  # noqa: SLF001 - what the launcher does, in one process for all loads
+    asked = launch._parsed(request["words"])
     if asked.tp > 1:
         os.environ["MASTER_PORT"] = str(request["port"])
-        launch._meet_at_port()  # noqa: SLF001
-    engine = vllm.LLM(**launch._options(asked))  # noqa: SLF001
-    tokens = launch._generate(engine, asked)  # noqa: SLF001
-    model = launch._model_of(engine)  # noqa: SLF001
+        launch._meet_at_port()
+    engine = vllm.LLM(**launch._options(asked))
+    tokens = launch._generate(engine, asked)
+    model = launch._model_of(engine)
     runpy.run_path(str(HERE / "vllm_tell.py"), {"model": model, "rank": RANK, "tokens": tokens})
     engine.llm_engine.engine_core.shutdown()
     del engine, model

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 pytestmark = pytest.mark.engine
-LOADS = [("Qwen3ForCausalLM/gguf", 1), ("Qwen3ForCausalLM/gguf", 2), ("Qwen3MoeForCausalLM/gguf", 1)]
-of_every_load = pytest.mark.parametrize(("checkpoint", "tp"), LOADS, ids=[f"{name} tp {tp}" for name, tp in LOADS])
+of_every_load = pytest.mark.parametrize(
+    ("checkpoint", "tp"), [("Qwen3ForCausalLM/gguf", 1), ("Qwen3ForCausalLM/gguf", 2)]
+)
 
 
 @of_every_load
@@ -21,7 +22,7 @@ def test_a_gguf_file_is_recorded_whole_and_left_as_it_is(trace_vllm, untraced_vl
         assert Counter(names) == told["counted"]
         assert (traced.told[rank]["processed"], traced.told[rank]["tokens"]) == (told["processed"], told["tokens"])
         assert len(told["processed"]) > 20
-        assert len(told["tokens"]) == (4 if "Moe" not in checkpoint else 0)
+        assert len(told["tokens"]) == 4
     assert {call.body.outcome for call in calls} == {"returned"}
     assert all(call.body.parameter and call.body.checkpoint_name for call in calls)
     assert traced.of("tracepoint.missing") == traced.of("inspector.faulted") == []
@@ -42,3 +43,11 @@ def test_types_come_before_blocks_and_decisions_name_the_parts(trace_vllm, vllm_
     skips = {event.body.module: event.body for event in traced.of("skip.decided")}
     tried = skips["model.layers.0.self_attn.qkv_proj"].tried
     assert [name.rpartition(".")[2] for name in tried] == ["q_proj", "k_proj", "v_proj"]
+
+
+def test_a_mixture_of_experts_that_the_plugin_refuses_is_told_with_its_words(trace_vllm, vllm_checkpoint):
+    traced = trace_vllm(vllm_checkpoint("Qwen3MoeForCausalLM/gguf"))
+    (failure,) = [event.body for event in traced.of("stage.failed")]
+    assert (traced.code, failure.failed_stage) == (4, "checkpoint.open")
+    assert failure.frames[0].endswith("GGUFWeightsAdapter.build_name_map")
+    assert "Failed to map GGUF parameters (3)" in traced.verdict["findings"][0]["sentence"]
