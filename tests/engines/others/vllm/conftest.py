@@ -131,9 +131,8 @@ def vllm_checkpoint(tmp_path_factory) -> Callable[[str], Path]:
 
     def checkpoint(name: str) -> Path:
         if name not in made:
-            made[name] = checkpoints.written(
-                tmp_path_factory.mktemp("checkpoint") / name.replace("/", "-"), *name.split("/")
-            )
+            folder = tmp_path_factory.mktemp("checkpoint") / name.replace("/", "-")
+            made[name] = checkpoints.written(folder, *name.split("/"))
         return made[name]
 
     return checkpoint
