@@ -23,7 +23,14 @@ LOADS_ONLY = (
     "Qwen3MoeForCausalLM/w8a8", "Qwen3MoeForCausalLM/fp8", "Qwen3MoeForCausalLM/nvfp4",
     "Qwen3NextForCausalLM/fp8-blocks",
 )  # fmt: skip
-LOADS = [(checkpoint, tp) for tp in (1, 2) for checkpoint in (*GENERATES, *LOADS_ONLY)]
+HAS_BLOCKS_OF_ONE_RANK = {("Qwen3_5ForConditionalGeneration/fp8-blocks", 2)}
+"""The tiny vision part has 64 columns, in blocks of 128: vLLM divides them by ranks and refuses."""
+LOADS = [
+    (checkpoint, tp)
+    for tp in (1, 2)
+    for checkpoint in (*GENERATES, *LOADS_ONLY)
+    if (checkpoint, tp) not in HAS_BLOCKS_OF_ONE_RANK
+]
 of_every_load = pytest.mark.parametrize(("checkpoint", "tp"), LOADS, ids=[f"{name} tp {tp}" for name, tp in LOADS])
 QUANTIZED = "Qwen3ForCausalLM/w8a8"
 
