@@ -20,7 +20,9 @@ ARM_AND_RUN = (
     "name = sys.argv.pop(1); runpy.run_module(name, run_name='__main__', alter_sys=True)"
 )
 
-_INTERPRETER = re.compile(rb"(?<=\")/[^\"\n]*/python[\d.]*(?=\")|(?:/[^\s'\"]*/)?\bpython[\d.]*(?=[\s'\"])")
+_INTERPRETER = re.compile(
+    rb"^(?:#!|'{3}exec' ).*?(\x22/[^\x22]*/python[\d.]*\x22|(?:/[^\s\x22]*/)?\bpython[\d.]*)(?=\s|$)"
+)
 _ASK_PTH = (
     "import os, site, sys; folders = [*site.getsitepackages(), site.getusersitepackages()]; "
     "print(any(os.path.isfile(os.path.join(folder, sys.argv[1])) for folder in folders))"
@@ -71,16 +73,16 @@ def arms(command: str) -> bool:
 
 
 def _python_of(command: str | None) -> str | None:
-    """The Python that a command is, or that a script names in its first lines, as pip writes them."""
+    """The Python that a command is, or that a script names in its first line, or in its second as pip writes it."""
     if command is None or Path(command).name.startswith("python"):
         return command
     try:
         with Path(command).open("rb") as opened:
-            head = opened.read(512)
+            head = opened.read(1024).split(b"\n")[:2]
     except OSError:
         return None
-    named = _INTERPRETER.search(head.split(b"import", 1)[0]) if head.startswith(b"#!") else None
-    return shutil.which(named[0].decode()) if named else None
+    named = next(filter(None, map(_INTERPRETER.match, head)), None)
+    return shutil.which(named[1].decode().strip('"')) if named else None
 
 
 def is_installed() -> bool:
