@@ -66,16 +66,6 @@ def environment(**more: object) -> dict[str, str]:
     }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one load go to one process under `--dist loadgroup`, so that each load is done once."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            of = getattr(item, "callspec", None)
-            group = f"{of.params['checkpoint']} {of.params['tp']}" if of and "tp" in of.params else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def loadscope_root() -> Path:
     return ROOT
