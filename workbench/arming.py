@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -19,6 +20,9 @@ ARM_AND_RUN = (
     "name = sys.argv.pop(1); runpy.run_module(name, run_name='__main__', alter_sys=True)"
 )
 
+_INTERPRETER = re.compile(
+    rb"^(?:#!|'{3}exec' ).*?(\x22/[^\x22]*/python[\d.]*\x22|(?:/[^\s\x22]*/)?\bpython[\d.]*)(?=\s|$)"
+)
 _ASK_PTH = (
     "import os, site, sys; folders = [*site.getsitepackages(), site.getusersitepackages()]; "
     "print(any(os.path.isfile(os.path.join(folder, sys.argv[1])) for folder in folders))"
@@ -60,12 +64,25 @@ def pth_file() -> Path | None:
 
 
 def arms(command: str) -> bool:
-    """Whether a command's Python reads a loadscope.pth; of a command that is no Python, ours is asked."""
-    found = shutil.which(command)
-    if found is None or not Path(command).name.startswith("python") or not is_foreign(found):
+    """Whether a command's Python reads a loadscope.pth; of a command that names none, ours is asked."""
+    found = _python_of(shutil.which(command))
+    if found is None or not is_foreign(found):
         return pth_file() is not None
     done = subprocess.run([found, "-c", _ASK_PTH, PTH_NAME], capture_output=True, text=True, check=False)
     return done.stdout.strip() == "True"
+
+
+def _python_of(command: str | None) -> str | None:
+    """The Python that a command is, or that a script names in its first line, or in its second as pip writes it."""
+    if command is None or Path(command).name.startswith("python"):
+        return command
+    try:
+        with Path(command).open("rb") as opened:
+            head = opened.read(1024).split(b"\n")[:2]
+    except OSError:
+        return None
+    named = next(filter(None, map(_INTERPRETER.match, head)), None)
+    return shutil.which(named[1].decode().strip('"')) if named else None
 
 
 def is_installed() -> bool:

@@ -30,7 +30,7 @@ class Resolution:
 
 def survey(engine: Engine, folder: Path, version: str) -> tuple[Resolution, ...]:
     """Every tracepoint of `engine` against the package in `folder`, in the adapter's order."""
-    sources = _Sources(folder, engine.module)
+    sources = _Sources(folder, engine.module.split(".")[0])
     return tuple(_resolved(point, sources, version) for point in engine.tracepoints)
 
 

@@ -13,6 +13,7 @@ _EXECUTOR = "vllm.model_executor"
 _LOADER = f"{_EXECUTOR}.model_loader"
 _LAYERS = f"{_EXECUTOR}.layers"
 _QUANTIZATION = f"{_LAYERS}.quantization"
+_GGUF = "vllm_gguf_plugin"
 _METHODS = f"{_QUANTIZATION}.base_config:QuantizeMethodBase+"
 
 _Arguments = Mapping[str, "str | Computed"]
@@ -73,9 +74,19 @@ def _selected(method: Any, layer: Any) -> Any:
     return method
 
 
-def _skip(target: str, arguments: _Arguments) -> Tracepoint:
-    full = f"{_QUANTIZATION}.{target}"
+def _skip(target: str, arguments: _Arguments, package: str = _QUANTIZATION) -> Tracepoint:
+    full = f"{package}.{target}"
     return Tracepoint("method.select", "skip.decided", full, {"is_skipped": "result", **arguments})
+
+
+def _by_parts(ignored: str) -> _Arguments:
+    """A decision that compares the parts of a fused module, which it makes first, with the list `ignored`."""
+    return {
+        "module": "prefix",
+        "ignored": ignored,
+        "tried": "local:shard_prefixes",
+        "expansion_source": Computed(_expansion_source, ("prefix", "fused_mapping")),
+    }
 
 
 _BY_MATCHES: _Arguments = {
@@ -86,15 +97,8 @@ _BY_MATCHES: _Arguments = {
 }
 
 _SKIP_DECISIONS = (
-    _skip(
-        "utils.quant_utils:is_layer_skipped",
-        {
-            "module": "prefix",
-            "ignored": "ignored_layers",
-            "tried": "local:shard_prefixes",
-            "expansion_source": Computed(_expansion_source, ("prefix", "fused_mapping")),
-        },
-    ),
+    _skip("utils.quant_utils:is_layer_skipped", _by_parts("ignored_layers")),
+    _skip("quantization.utils:is_layer_skipped_gguf", _by_parts("unquantized_modules"), _GGUF),
     _skip("compressed_tensors.utils:should_ignore_layer", _BY_MATCHES),
     _skip("quark.utils:should_ignore_layer", _BY_MATCHES),
     _skip("modelopt:*.is_layer_excluded", {"module": "prefix", "ignored": "self.exclude_modules"}),
@@ -209,6 +213,12 @@ _TRACEPOINTS = (
             "sharded_state_loader:ShardedStateLoader.iterate_over_files",
         )
     ),
+    Tracepoint(
+        "tensor.read",
+        "tensor.read",
+        f"{_GGUF}.weight_utils:gguf_quant_weights_iterator_multi",
+        {"name": "result.0", "tensor": "result.1"},
+    ),
     *_SKIP_DECISIONS,
     *_LAYERS_NAMED,
     *_KERNELS_CHOSEN,
@@ -224,10 +234,11 @@ _TRACEPOINTS = (
         },
     ),
     Tracepoint("weights.create", "weights.created", f"{_METHODS}.create_weights", {"layer": "layer", "method": "self"}),
-    # Not the models' own: their modules load themselves, one inside the other, through a loader that is no module.
     Tracepoint(
         "weight.map", "weights.mapped", f"{_LOADER}.base_loader:BaseModelLoader+.load_weights", {"model": "model"}
     ),
+    # Where a loader of a plugin goes past its own `load_weights`; inside another one it is no load of its own.
+    Tracepoint("weight.map", "weights.mapped", f"{_EXECUTOR}.models.*:*[forward].load_weights", {"model": "self"}),
     Tracepoint(
         "weight.load",
         "loader.called",

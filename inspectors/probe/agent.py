@@ -172,13 +172,15 @@ class Probe:
         return self._versions.get(engine_name, "")
 
     def _report_modules_never_seen(self) -> None:
+        called = {site.engine_name for site in self._sites if site.is_called}
         for site in self._sites:
             parent, _, _ = site.module_pattern.rpartition(".")
             package = sys.modules.get(parent)
             if site.wrapped or package is None:
                 continue
             if site.module_pattern in sys.modules:
-                if site.is_defined_nowhere(sys.modules[site.module_pattern]):
+                # An engine may only be imported, as transformers is by others: what it did not make it cannot lack.
+                if site.engine_name in called and site.is_defined_nowhere(sys.modules[site.module_pattern]):
                     self._missing(site, f"none of the classes here defines {site.qualname.rpartition('.')[2]}")
                 continue
             if site.module_pattern.endswith(".*"):

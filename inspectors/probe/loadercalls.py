@@ -273,7 +273,8 @@ class LoaderCalls:
         shape = shape_of(active.parameter)
         if shape != active.body.parameter_shape:
             known = self._parameters.reshaped(active.parameter)
-            active.body = replace(active.body, parameter_shape=shape)
+            dtype = dtype_name(active.parameter)
+            active.body = replace(active.body, parameter_shape=shape, parameter_dtype=dtype)
             if known is not None:
                 self._recorder.point(registered(known, active.parameter), active.rank)
 

@@ -6,7 +6,7 @@ import copy
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inspectors.probe.call import Binding, Call, Getter, code_of, location
@@ -204,10 +204,13 @@ class ParameterRegistry:
 
 
 def describe_loader(loader: Any) -> tuple[str, str]:
-    """`package.module.Class.weight_loader` and `file:line`; the innermost function for a decorated one."""
+    """`package.module.Class.weight_loader` and `file:line`; the innermost function for a decorated or partial one."""
     if loader is None:
         return "", ""
-    function = getattr(original_of(loader), "__func__", original_of(loader))
+    loader = original_of(loader)
+    while isinstance(loader, partial):
+        loader = loader.func
+    function = getattr(loader, "__func__", loader)
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
     return name, location(code_of(function))
 

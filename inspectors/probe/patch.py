@@ -28,7 +28,7 @@ class Site:
         self.probe, self.tracepoint, self.engine_name, self.package = probe, tracepoint, engine_name, package
         self.module_pattern, _, self.qualname = tracepoint.target.partition(":")
         self.is_for_subclasses = "+." in self.qualname
-        self.wrapped = 0
+        self.wrapped, self.is_called = 0, False
         self.is_reported = False
         self.replaced: dict[int, tuple[Any, Any]] = {}
 
@@ -138,6 +138,7 @@ def traced(site: Site, function: Callable[..., Any], binding: Binding) -> Callab
 
     @functools.wraps(function)
     def forward(*args: Any, **kwargs: Any) -> Any:
+        site.is_called = True
         call = probe.enter(tracepoint, binding, args, kwargs, is_for_subclasses=is_for_subclasses)
         if call is None:
             return function(*args, **kwargs)
@@ -151,6 +152,7 @@ def traced(site: Site, function: Callable[..., Any], binding: Binding) -> Callab
 
     @functools.wraps(function)
     def forward_iterator(*args: Any, **kwargs: Any) -> Any:
+        site.is_called = True
         call = probe.open(tracepoint, binding, args, kwargs)
         try:
             result = _watched(call, code, function, args, kwargs) if wants_locals else function(*args, **kwargs)

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,20 +132,25 @@ Ghost = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 def ghost_load(
-    folder: Path, tp: int, scratch: Path, *, has_casts: bool
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """For every byte of every parameter the byte of the checkpoint it was, and for every element the same by digits."""
+    folder: Path, scratch: Path, loaded: Callable[[Path], dict[str, torch.Tensor]], *, has_casts: bool
+) -> Ghost:
+    """For every byte of every parameter the byte of the checkpoint it was, and for every element the same by digits.
+
+    `loaded` gives the parameters as a checkpoint's `load_weights` leaves them, by `RANK/NAME`.
+    """
+    if max(one.first + one.end - one.begin for one in stored_tensors(folder).values()) > 256**PLANES:
+        raise ValueError(f"{folder}: {PLANES} planes can count no more than {256**PLANES:,} bytes")
     by_byte: dict[str, np.ndarray] = {}
     for plane in range(PLANES):
         target = write_plane(folder, scratch / f"plane-{plane}", plane)
-        for name, parameter in plain_load(target, tp).items():
+        for name, parameter in loaded(target).items():
             raw = parameter.contiguous().reshape(-1).view(torch.uint8).numpy().astype(np.int64)
             by_byte[name] = by_byte.get(name, 0) + (raw << (8 * plane))
         shutil.rmtree(target)
     by_digit: dict[str, np.ndarray] = {}
     for digit in range(DIGITS if has_casts else 0):
         target = write_digit(folder, scratch / f"digit-{digit}", digit)
-        for name, parameter in plain_load(target, tp).items():
+        for name, parameter in loaded(target).items():
             values = parameter.contiguous().reshape(-1).to(torch.float32).nan_to_num(0).to(torch.int64).numpy()
             by_digit[name] = by_digit.get(name, 0) + ((values & 15) << (4 * digit))
         shutil.rmtree(target)
@@ -171,6 +177,11 @@ def record(loads: list[tuple[Path, int]], session: Path) -> list[list[dict[str, 
 def writes_by_load(session: Path) -> list[tuple[int, list[dict[str, Any]]]]:
     """(seq of `checkpoint.opened`, events of kinds `weight.written` and others that concern them) in order."""
     (path,) = (session / "streams").glob("*.sqlite")
+    return writes_in(path)
+
+
+def writes_in(path: Path) -> list[tuple[int, list[dict[str, Any]]]]:
+    """See `writes_by_load`; of one stream."""
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     texts = dict(db.execute("SELECT id, value FROM text"))
     rows = {
@@ -295,4 +306,4 @@ def compared(folder: Path, tp: int, events: list[dict[str, Any]], scratch: Path)
     """The verdict on the recorded events of one load, by ghost loads of the same checkpoint."""
     found = accounts(events, plain_load(folder, tp), stored_tensors(folder))
     has_casts = any((account.places == CAST).any() for account in found.values())
-    return verdict(found, ghost_load(folder, tp, scratch, has_casts=has_casts))
+    return verdict(found, ghost_load(folder, scratch, lambda plane: plain_load(plane, tp), has_casts=has_casts))

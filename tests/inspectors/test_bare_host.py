@@ -40,6 +40,17 @@ def test_a_load_of_a_toy_engine_is_recorded_call_by_call(toy, load_code):
     assert host.of("tensor.read")[0].rank == -1
 
 
+def test_a_partial_loader_has_the_name_and_the_place_of_its_function(toy, load_code):
+    model = toy.folder / "toyengine" / "models" / "toy.py"
+    toy.write("toyengine/models/toy.py", "from functools import partial\n" + model.read_text().replace(
+        "_weight_loader = self.layers[0].load", "_weight_loader = partial(partial(self.layers[0].load), shard_id=1)"
+    ))  # fmt: skip
+    called = toy.run(load_code).of("loader.called")
+    (body,) = [event.body for event in called if event.body["parameter"] == "b.weight"]
+    assert body["loader"] == "toyengine.models.toy.Layer.load"
+    assert "toy.py:" in body["where"]
+
+
 def test_every_stage_of_the_toy_engine_gives_its_event(toy, load_code):
     counts = toy.run(load_code).counts()
     assert counts == {

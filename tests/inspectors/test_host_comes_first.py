@@ -205,6 +205,14 @@ def test_a_module_that_is_not_there_is_said_at_the_end(toy, load_code):
     assert [e.body["reason"] for e in missing] == ["there is no module toyengine.gone"]
 
 
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_method_that_no_class_has_is_said_of_an_engine_that_was_used(toy, load_code, is_used):
+    adapter = (toy.folder / "toyadapter.py").read_text()
+    toy.write("toyadapter.py", adapter.replace("Method+.create_weights", "Method+.renamed"))
+    missing = toy.run(load_code if is_used else "import toyengine.methods\n").of("tracepoint.missing")
+    assert [e.body["reason"] for e in missing] == ["none of the classes here defines renamed"] * is_used
+
+
 def test_a_builtin_is_never_patched(toy, load_code):
     toy.write("toyengine/loading.py", "default_loader = print\n")
     host = toy.run("import toyengine.loading\nprint(toyengine.loading.default_loader is print)")

@@ -19,6 +19,7 @@ from inspectors.probe.events import (
     StageFailed,
     TensorListed,
     WeightsProcessed,
+    WeightWritten,
 )
 from inspectors.probe.recorder import Recorder
 from sessions.manifest import Manifest, Outcome
@@ -116,6 +117,38 @@ def test_elements_written_twice_name_both_calls(judged):
     assert (found.class_, found.severity, found.parameter) == ("parameter/written-twice", "warning", "lm_head.weight")
     assert "32,768 of 32,768" in found.sentence
     assert len({one.position for one in found.evidence}) == 2
+
+
+def shapes_written(folder, *parts, dtype="int64", stem="m.qkv_proj.weight", beside="_packed"):
+    """A parameter of two elements, which each of `parts` (shard id, module on disk) fills whole, beside its weight."""
+    recorder = Recorder(folder)
+    recorder.point(ParameterRegistered(f"{stem}{beside}", "Packed", "int32", (96, 8)), rank=0)
+    recorder.point(ParameterRegistered(f"{stem}_shape", "Plain", dtype, (2,)), rank=0)
+    for shard, module in parts:
+        called = LoaderCalled(f"m.{module}.weight_shape", f"{stem}_shape", shard_id=shard, outcome="returned")
+        span = recorder.begin(called, rank=0)
+        recorder.point(WeightWritten(f"{stem}_shape", (0,), (2,), 2, "", (0,), (2,), "copy_"), rank=0)
+        recorder.end(span)
+    recorder.close()
+    Manifest(level="ledger", outcome=Outcome("ok", 0)).write(folder)
+    session = Session.open(folder)
+    found = [one.class_ for one in findings(session)]
+    session.close()
+    return found
+
+
+def test_the_shapes_of_a_fused_weight_s_parts_may_take_each_other_s_place(tmp_path):
+    assert shapes_written(tmp_path, ("'q'", "q_proj"), ("'k'", "k_proj"), ("'v'", "v_proj")) == []
+
+
+@pytest.mark.parametrize(("parts", "facts"), [
+    ((("'q'", "q_proj"), ("'k'", "k_proj"), ("'q'", "q_proj")), {}),  # a part that came twice
+    ((("'q'", "q_proj"), ("'q'", "k_proj")), {}),  # two tensors for one part
+    ((("'q'", "q_proj"), ("'k'", "k_proj")), {"dtype": "float32"}),
+    ((("'q'", "q_proj"), ("'k'", "k_proj")), {"beside": "_scale"}),  # no packed weight that has a shape
+])  # fmt: skip
+def test_what_only_looks_like_a_shape_of_parts_is_written_twice(tmp_path, parts, facts):
+    assert "parameter/written-twice" in shapes_written(tmp_path, *parts, **facts)
 
 
 @pytest.mark.parametrize(("entry", "is_stale"), [

@@ -127,3 +127,22 @@ def test_a_command_that_does_not_exist_is_the_hosts_failure(loadscope, tmp_path)
     assert (
         json.loads((tmp_path / "session" / "session.json").read_text(encoding="utf-8"))["outcome"]["exit_code"] == 127
     )
+
+
+@pytest.mark.parametrize("said", ["True", "False"])
+@pytest.mark.parametrize("head", ["#!{}\nimport engine\n", '#!/bin/sh\n\'\'\'exec\' "{}" "$0" "$@"\n'])
+def test_a_script_is_armed_where_the_python_that_it_names_is(tmp_path, head, said):
+    folder = "of engine" if "exec" in head else "engine"  # a first line cannot hold a space
+    python, script = tmp_path / folder / "python3.12", tmp_path / "serve"
+    python.parent.mkdir()
+    python.write_text(f"#!/bin/sh\necho {said}\n")
+    script.write_text(head.format(python))
+    for file in (python, script):
+        file.chmod(0o755)
+    assert arming.arms(str(script)) == (said == "True")
+
+
+def test_a_command_that_names_no_python_is_armed_where_ours_is(tmp_path):
+    (tmp_path / "serve").write_text("#!/bin/sh\npython3 serve.py\n")
+    (tmp_path / "serve").chmod(0o755)
+    assert arming.arms(str(tmp_path / "serve")) == (arming.pth_file() is not None)

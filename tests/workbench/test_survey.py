@@ -74,6 +74,17 @@ def test_every_way_to_name_a_function_is_resolved(resolved, target, places):
     assert found.is_fine is bool(places)
 
 
+def test_a_plugin_is_looked_for_beside_its_engine_and_missed_by_nobody(tmp_path):
+    for package in ("engine", "plugin"):
+        (tmp_path / package).mkdir()
+    (tmp_path / "plugin" / "reading.py").write_text("def read(file): ...\n")
+    points = [Tracepoint("tensor.read", "tensor.read", f"{package}.reading:read") for package in ("plugin", "absent")]
+    engine = Engine("engine", "engine", "engine", "engine:rank", tuple(points), lambda _: ())
+    there, absent = survey(engine, tmp_path / "engine", "1.0")
+    assert (there.places, there.is_expected, there.is_fine) == (("reading.py:1",), True, True)
+    assert (absent.places, absent.is_expected, absent.is_fine) == ((), False, True)
+
+
 def test_names_that_the_function_does_not_have_are_told(resolved):
     computed = Computed(lambda *_: None, ("ignored", "local:parts", "local:pieces"))
     found = resolved("methods:skipped", {"module": "prefix", "entries": "listed", "tried": computed, "is": "result"})

@@ -5,18 +5,23 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from sessions.coverage import grid
+from sessions.coverage import elements, grid
 from sessions.ledger import Write
 from sessions.parameters import ParameterView
 from workbench.diagnosis.case import Case
 from workbench.diagnosis.finding import Finding, Rule
 
+SHAPE, PACKED = "_shape", "_packed"
+
 
 def _judge(case: Case) -> Iterator[Finding]:
+    names = {(view.rank, view.name) for view in case.parameters}
     for view in case.parameters:
         if view.coverage.written_twice:
             # a parameter that is first filled with a constant and then loaded is no overlap
             real = [w for w in view.writes if "constant" not in w.source and w.elements]
+            if (view.rank, view.name.removesuffix(SHAPE) + PACKED) in names and _is_shape_of_parts(view, real):
+                continue
             for once in _loads(case, view.rank, real):
                 found = grid(view.shape, [(w.start or (0,), w.length or (1,)) for w in once])
                 if found is not None and found.twice:
@@ -32,6 +37,21 @@ def _loads(case: Case, rank: int, writes: list[Write]) -> list[list[Write]]:
     for write in writes:
         loads.setdefault(bisect_right(begins, write.at), []).append(write)
     return list(loads.values())
+
+
+def _is_shape_of_parts(view: ParameterView, writes: list[Write]) -> bool:
+    """True for no weight but the shape of one, of which each part of a fused module has its own in the checkpoint.
+
+    compressed-tensors keeps `weight_shape` beside `weight_packed`. A fused weight has the rows of all parts and none of
+    their shapes: each takes the place of the one before, whole. A part that came twice is a defect all the same.
+    """
+    if not view.name.endswith(SHAPE) or not view.dtype.startswith("int"):
+        return False
+    parts = {(write.shard_id, write.expert_id) for write in writes}
+    tensors = {write.checkpoint_name for write in writes}
+    is_each_once = len(parts) == len(tensors) == len(writes) and all(name.endswith(SHAPE) for name in tensors)
+    boxes = {(write.start, write.length) for write in writes}
+    return is_each_once and sum(elements(length) for _, length in boxes) == view.elements
 
 
 def _finding(case: Case, view: ParameterView, writes: list[Write], twice: int) -> Finding:

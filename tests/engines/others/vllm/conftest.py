@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,25 +23,16 @@ PLANTS = Path(__file__).parents[1] / "plants"
 ENVIRONMENT = "vllm-0.32"
 RUN = (sys.executable, "-c", "from workbench.cli import main; raise SystemExit(main())")
 PATIENCE_S = 600
-INT8 = {"num_bits": 8, "type": "int", "symmetric": True}
-FLOAT4 = {"num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group", "group_size": 16}
-FORMS = {
-    "w8a8": (
-        {**INT8, "strategy": "channel", "dynamic": False}, {**INT8, "strategy": "token", "dynamic": True},
-        "int-quantized",
-    ),
-    "w4a16": (
-        {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 128}, None,
-        "pack-quantized",
-    ),
-    "nvfp4": (
-        {**FLOAT4, "dynamic": False}, {**FLOAT4, "dynamic": "local"},
-        "nvfp4-pack-quantized",
-    ),
-}  # fmt: skip
-"""Weights, inputs and layout of the compressed-tensors forms."""
-NEVER_QUANTIZED = (".mlp.gate", ".shared_expert_gate", ".in_proj_a", ".in_proj_b", ".in_proj_ba")
-FLOAT8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"loadscope_tests_vllm_{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+checkpoints, untraced = (_module(Path(__file__).with_name(f"{name}.py")) for name in ("checkpoints", "untraced"))
 
 
 @dataclass(frozen=True)
@@ -91,6 +84,31 @@ def loadscope_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture
+def start_loadscope() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `loadscope WORDS` in a process of its own and ends it after the test, if it still runs."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: object, **more: object) -> subprocess.Popen[str]:
+        command = [*RUN, *(str(word) for word in words)]
+        process = subprocess.Popen(
+            command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(**more)
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+@pytest.fixture(scope="session")
+def server_port() -> int:
+    """A port that nobody listens at."""
+    return untraced.free_port()
+
+
 @pytest.fixture(scope="session")
 def vllm_python(engine_python) -> Path:
     return engine_python(ENVIRONMENT)
@@ -103,64 +121,32 @@ def vllm_checkpoint(tmp_path_factory) -> Callable[[str], Path]:
 
     def checkpoint(name: str) -> Path:
         if name not in made:
-            made[name] = _written(tmp_path_factory.mktemp("checkpoint") / name.replace("/", "-"), *name.split("/"))
+            folder = tmp_path_factory.mktemp("checkpoint") / name.replace("/", "-")
+            made[name] = checkpoints.written(folder, *name.split("/"))
         return made[name]
 
     return checkpoint
 
 
-def _written(folder: Path, architecture: str, form: str) -> Path:
-    from backends.native.checkpoint.synthesize import write_checkpoint
-    from backends.native.registry import architecture_module
-
-    config = dict(architecture_module(architecture).tiny_config())
-    text = config.get("text_config", config)
-    if "linear_value_head_dim" in text:
-        sizes = {"linear_key_head_dim": 64, "linear_value_head_dim": 64}
-        text = {**text, **sizes, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
-    if "mlp_only_layers" in text:
-        text = {**text, "mlp_only_layers": []}
-    if "text_config" in config:
-        config |= {"text_config": text, "vision_config": {**config["vision_config"], "num_heads": 4}}
-    else:
-        config = text
-    kept = ["lm_head", *_never_quantized(config)]
-    if form in FORMS:
-        weights, inputs, layout = FORMS[form]
-        group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
-        config["quantization_config"] = {
-            "quant_method": "compressed-tensors", "format": layout, "config_groups": {"group_0": group},
-            "ignore": kept,
-        }  # fmt: skip
-    elif form.startswith("fp8"):
-        config["quantization_config"] = {**FLOAT8, "modules_to_not_convert": kept} | (
-            {"weight_block_size": [128, 128]} if form == "fp8-blocks" else {}
-        )
-    return write_checkpoint(folder, config, seed=5, max_file_bytes=4_000_000)
-
-
-def _never_quantized(config: dict[str, Any]) -> list[str]:
-    """The modules which published checkpoints leave as they are, by their names on disk."""
-    from backends.native.config import ModelConfig
-    from backends.native.registry import architecture_module
-
-    read = ModelConfig.from_fields(config)
-    tensors = architecture_module(read.architecture).tensors(read)
-    modules = (one.name.rpartition(".")[0] for one in tensors if one.quantizable)
-    return [name for name in modules if name.endswith(NEVER_QUANTIZED)]
-
-
-def is_of_experts(checkpoint: Path) -> bool:
-    return checkpoint.name.startswith(("Qwen3Moe", "Qwen3Next"))
+def is_only_loaded(checkpoint: Path) -> bool:
+    """Whether vLLM has no kernel for it on a CPU: quantized experts."""
+    return checkpoint.name.startswith(("Qwen3Moe", "Qwen3Next")) and not checkpoint.name.endswith("bf16")
 
 
 def plants(checkpoint: Path) -> tuple[str, ...]:
     """What the launcher runs besides: the counters, and kernels where vLLM has none for a CPU."""
     needs_kernels = any(form in checkpoint.name for form in ("fp8", "nvfp4"))
     kernels = ("--before", str(PLANTS / "vllm_cpu_kernels.py")) if needs_kernels else ()
-    if is_of_experts(checkpoint) and not checkpoint.name.endswith("bf16"):
-        kernels += ("--before", str(PLANTS / "vllm_loads_experts.py"), "--max-new-tokens", "0")
+    if checkpoint.suffix == ".gguf":
+        kernels = ("--before", str(PLANTS / "vllm_gguf_kernels.py"))
+    if is_only_loaded(checkpoint):
+        kernels += ("--before", str(PLANTS / "vllm_loads_experts.py"))
     return ("--before", str(PLANTS / "vllm_load.py"), "--after", str(PLANTS / "vllm_tell.py"), *kernels)
+
+
+def prompt(checkpoint: Path) -> tuple[str, ...]:
+    """The launcher's words for the prompt and the number of tokens to generate."""
+    return ("--prompt-ids", "1,2,3,4,5", "--max-new-tokens", "0" if is_only_loaded(checkpoint) else "4")
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +160,14 @@ def trace_vllm(tmp_path_factory, vllm_python, loadscope_command) -> Callable[...
             home = tmp_path_factory.mktemp("traced")
             options = ("--engine", "vllm", "--python", vllm_python, "--tp", tp, "--json", "-o", home / "session")
             done = loadscope_command(
-                "trace", checkpoint, *options, "--", *plants(checkpoint), *words, LOADSCOPE_TEST_KEEP=home / "values"
+                "trace",
+                checkpoint,
+                *options,
+                "--",
+                *prompt(checkpoint),
+                *plants(checkpoint),
+                *words,
+                LOADSCOPE_TEST_KEEP=home / "values",
             )
             assert done.stdout.startswith("{"), done.stderr
             log = (home / "session" / "host.log").read_text(errors="replace")
@@ -190,23 +183,30 @@ def trace_vllm(tmp_path_factory, vllm_python, loadscope_command) -> Callable[...
 
 
 @pytest.fixture(scope="session")
-def untraced_vllm(vllm_python) -> Callable[[Path], dict[str, Any]]:
-    """The same load without the probe, counted by other means."""
-    done_before: dict[Path, dict[str, Any]] = {}
+def untraced_vllm(vllm_python, tmp_path_factory) -> Callable[..., Any]:
+    """The same load without the probe, counted by other means; the same is run only once."""
+    started: dict[int, Any] = {}
+    done_before: dict[tuple[Path, int], Any] = {}
 
-    def run(checkpoint: Path) -> dict[str, Any]:
-        if checkpoint not in done_before:
-            words = ("--prompt-ids", "1,2,3,4,5", "--max-new-tokens", "4", *plants(checkpoint))
-            done = subprocess.run(
-                [str(vllm_python), "-m", "backends.engines._vllm_launch", str(checkpoint), *words],
-                capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-                env=environment(LOADSCOPE_TEST_COUNT=1),
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            done_before[checkpoint] = told_in(done.stdout)[0]
-        return done_before[checkpoint]
+    def run(checkpoint: Path, tp: int = 1) -> Any:
+        if tp not in started:
+            started[tp] = untraced.Untraced(vllm_python, tp, tmp_path_factory.mktemp("untraced"), environment())
+        if (checkpoint, tp) not in done_before:
+            try:
+                done_before[checkpoint, tp] = started[tp].load(checkpoint, prompt(checkpoint))
+            except BaseException:
+                started.pop(tp).close()  # the next load begins with processes of its own
+                raise
+        return done_before[checkpoint, tp]
 
-    return run
+    yield run
+    for one in started.values():
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def ghosts() -> Any:
+    return untraced.Ghosts(_module(Path(__file__).parents[2] / "ghost.py"))
 
 
 @pytest.fixture(scope="session")

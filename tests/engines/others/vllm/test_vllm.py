@@ -16,15 +16,22 @@ pytestmark = pytest.mark.engine
 GENERATES = (
     "Qwen3ForCausalLM/bf16", "Qwen3MoeForCausalLM/bf16", "Qwen3NextForCausalLM/bf16",
     "Qwen3_5ForConditionalGeneration/bf16", "Qwen3ForCausalLM/w8a8", "Qwen3_5ForConditionalGeneration/w8a8",
-    "Qwen3ForCausalLM/fp8", "Qwen3ForCausalLM/fp8-blocks", "Qwen3_5ForConditionalGeneration/fp8-blocks",
-    "Qwen3ForCausalLM/nvfp4",
+    "Qwen3ForCausalLM/w4a16", "Qwen3ForCausalLM/fp8", "Qwen3ForCausalLM/fp8-blocks",
+    "Qwen3_5ForConditionalGeneration/fp8-blocks", "Qwen3ForCausalLM/nvfp4",
 )  # fmt: skip
 LOADS_ONLY = (
     "Qwen3MoeForCausalLM/w8a8", "Qwen3MoeForCausalLM/fp8", "Qwen3MoeForCausalLM/nvfp4",
     "Qwen3NextForCausalLM/fp8-blocks",
 )  # fmt: skip
-SOUND = (*GENERATES, *LOADS_ONLY)
-LOADED = (*SOUND, "Qwen3ForCausalLM/w4a16")
+HAS_BLOCKS_OF_ONE_RANK = {("Qwen3_5ForConditionalGeneration/fp8-blocks", 2)}
+"""The tiny vision part has 64 columns, in blocks of 128: vLLM divides them by ranks and refuses."""
+LOADS = [
+    (checkpoint, tp)
+    for tp in (1, 2)
+    for checkpoint in (*GENERATES, *LOADS_ONLY)
+    if (checkpoint, tp) not in HAS_BLOCKS_OF_ONE_RANK
+]
+of_every_load = pytest.mark.parametrize(("checkpoint", "tp"), LOADS, ids=[f"{name} tp {tp}" for name, tp in LOADS])
 QUANTIZED = "Qwen3ForCausalLM/w8a8"
 
 
@@ -33,33 +40,57 @@ def test_every_tracepoint_is_found_in_the_sources_of_the_installed_version(vllm_
     told = json.loads(done.stdout)
     assert (done.returncode, told["outcome"], told["engine_version"]) == (0, "ok", "0.32.0")
     assert len(told["tracepoints"]) > 40
-    assert all(one["places"] and not one["lacks"] for one in told["tracepoints"])
+    assert all(one["places"] and not one["lacks"] for one in told["tracepoints"] if one["is_expected"])
 
 
-@pytest.mark.parametrize("checkpoint", LOADED)
+@of_every_load
 def test_calls_and_filled_elements_are_those_that_were_counted_without_the_probe(
-    trace_vllm, untraced_vllm, vllm_checkpoint, checkpoint
+    trace_vllm, untraced_vllm, vllm_checkpoint, checkpoint, tp
 ):
-    traced, without = trace_vllm(vllm_checkpoint(checkpoint)), untraced_vllm(vllm_checkpoint(checkpoint))
-    calls = traced.of("loader.called")
-    assert Counter(call.body.loader.rpartition(".")[2] for call in calls) == without["counted"]
+    traced = trace_vllm(vllm_checkpoint(checkpoint), tp=tp)
+    calls, views = traced.of("loader.called"), parameters(traced.session)
+    for rank, without in untraced_vllm(vllm_checkpoint(checkpoint), tp).told.items():
+        mine = [call.body for call in calls if call.rank == rank]
+        assert Counter(body.loader.rpartition(".")[2] for body in mine) == without["counted"]
+        filled = {v.name: v.elements - v.coverage.never_written for v in views if v.rank == rank}
+        assert filled == without["filled"]
     assert {call.body.outcome for call in calls} == {"returned"}
     assert all(call.body.parameter and call.body.checkpoint_name for call in calls)
-    views = {view.name: view for view in parameters(traced.session)}
-    assert {name: view.elements - view.coverage.never_written for name, view in views.items()} == without["filled"]
     assert traced.of("tracepoint.missing") == traced.of("inspector.faulted") == traced.of("write.suspected") == []
 
 
-@pytest.mark.parametrize("checkpoint", LOADED)
+@of_every_load
 def test_parameters_and_tokens_are_the_same_with_and_without_the_probe(
-    trace_vllm, untraced_vllm, vllm_checkpoint, checkpoint
+    trace_vllm, untraced_vllm, vllm_checkpoint, checkpoint, tp
 ):
-    traced, without = trace_vllm(vllm_checkpoint(checkpoint)), untraced_vllm(vllm_checkpoint(checkpoint))
-    told = traced.told[0]
-    assert len(told["loaded"]) > 20
-    for what in ("loaded", "processed", "tokens"):
-        assert told[what] == without[what]
-    assert len(told["tokens"]) == (0 if checkpoint in LOADS_ONLY else 4)
+    traced, without = trace_vllm(vllm_checkpoint(checkpoint), tp=tp), untraced_vllm(vllm_checkpoint(checkpoint), tp)
+    assert set(traced.told) == set(without.told) == set(range(tp))
+    for rank, told in traced.told.items():
+        assert len(told["loaded"]) > 20
+        for what in ("loaded", "processed", "tokens"):
+            assert told[what] == without.told[rank][what]
+        assert len(told["tokens"]) == (0 if checkpoint in LOADS_ONLY else 4)
+
+
+@of_every_load
+def test_every_byte_came_from_where_the_ledger_says_by_loads_without_the_probe(
+    trace_vllm, untraced_vllm, vllm_checkpoint, ghosts, checkpoint, tp
+):
+    folder = vllm_checkpoint(checkpoint)
+    for rank in range(tp):
+        said = ghosts.of(trace_vllm(folder, tp=tp), untraced_vllm(folder, tp), folder, rank)
+        assert (said.wrong, said.unknown) == ({}, {})
+        assert said.exact > 500_000
+
+
+def test_a_ledger_that_is_off_by_one_row_is_found_out(trace_vllm, untraced_vllm, vllm_checkpoint, ghosts):
+    folder = vllm_checkpoint(QUANTIZED)
+    traced = trace_vllm(folder, tp=2)
+    writes = ghosts.writes(traced, 1)
+    victim = next(one for one in writes if one["length"][:1] == [128] and one["source_offset"] > 0)
+    shifted = [{**one, "source_offset": 0} if one is victim else one for one in writes]
+    said = ghosts.of(traced, untraced_vllm(folder, 2), folder, 1, shifted)
+    assert list(said.wrong) == [f"1/{victim['parameter']}"]
 
 
 def check_values(traced, checkpoint, rank):
@@ -84,18 +115,22 @@ def check_values(traced, checkpoint, rank):
     return compared
 
 
-@pytest.mark.parametrize("checkpoint", LOADED)
-def test_the_ledger_rebuilds_the_parameters_from_the_checkpoint(trace_vllm, vllm_checkpoint, checkpoint):
-    assert check_values(trace_vllm(vllm_checkpoint(checkpoint)), vllm_checkpoint(checkpoint), 0) > 20
+@of_every_load
+def test_the_ledger_rebuilds_the_parameters_from_the_checkpoint(trace_vllm, vllm_checkpoint, checkpoint, tp):
+    folder = vllm_checkpoint(checkpoint)
+    for rank in range(tp):
+        assert check_values(trace_vllm(folder, tp=tp), folder, rank) > 20
 
 
-@pytest.mark.parametrize("checkpoint", SOUND)
-def test_a_sound_load_has_no_findings_and_every_tensor_is_read_once(trace_vllm, vllm_checkpoint, checkpoint):
-    traced = trace_vllm(vllm_checkpoint(checkpoint))
+@of_every_load
+def test_a_sound_load_has_no_findings_and_every_tensor_is_read_once(trace_vllm, vllm_checkpoint, checkpoint, tp):
+    traced = trace_vllm(vllm_checkpoint(checkpoint), tp=tp)
     assert (traced.code, traced.verdict["outcome"], traced.verdict["findings"]) == (0, "ok", [])
     listed = {event.body.checkpoint_name for event in traced.of("tensor.listed")}
-    assert Counter(event.body.checkpoint_name for event in traced.of("tensor.read")) == dict.fromkeys(listed, 1)
-    assert {event.body.checkpoint_name for event in traced.of("loader.called")} == listed
+    for stream in range(tp):
+        read = Counter(event.body.checkpoint_name for event in traced.of("tensor.read") if event.stream == stream)
+        assert read == dict.fromkeys(listed, 1)
+        assert {event.body.checkpoint_name for event in traced.of("loader.called") if event.stream == stream} == listed
 
 
 def test_two_ranks_in_two_processes_become_one_session(trace_vllm, vllm_checkpoint):
@@ -106,8 +141,6 @@ def test_two_ranks_in_two_processes_become_one_session(trace_vllm, vllm_checkpoi
     assert set(by_rank) == {0, 1}
     assert by_rank[0] == by_rank[1] == len(one.of("loader.called"))
     assert two.told[0]["tokens"] == two.told[1]["tokens"]
-    assert len(two.told[0]["tokens"]) == 4
-    assert check_values(two, checkpoint, 0) == check_values(two, checkpoint, 1) > 20
 
 
 def test_decisions_name_the_parts_and_the_kernel_with_the_reasons_against_others(trace_vllm, vllm_checkpoint):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from sessions.bundle.unpacking import unpack
+from sessions.parameters import parameters
 from sessions.session import Session
 from workbench import launching
+from workbench.diagnosis.verdict import findings
 
 pytestmark = pytest.mark.engine
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -91,7 +94,9 @@ def test_the_bundle_holds_the_call_of_the_spawned_worker_with_shard_shapes_and_p
     try:
         calls = list(session.of_kinds("loader.called"))
         # The script, its engine and two workers; vLLM may look at the model in one more, and remembers what it saw.
-        assert len(list(session.of_kinds("engine.found"))) in {4, 5}
+        found = [event.body.engine for event in session.of_kinds("engine.found")]
+        assert found.count("vllm") in {4, 5}
+        assert list(session.of_kinds("tracepoint.missing")) == []  # of transformers either, which vLLM imports
     finally:
         session.close()
     assert {call.rank for call in calls} == {0, 1}
@@ -100,6 +105,26 @@ def test_the_bundle_holds_the_call_of_the_spawned_worker_with_shard_shapes_and_p
     assert (failed.rank, body.shard_id, body.tensor_shape, body.parameter_shape) == (1, "'k'", (192, 256), (512, 256))
     assert body.loader.endswith("QKVParallelLinear.weight_loader_v2")
     assert "layers/linear.py:" in body.where
+
+
+def test_a_server_s_load_is_recorded_and_an_interrupt_leaves_it_readable(
+    armed_python, vllm_checkpoint, start_loadscope, server_port, tmp_path
+):
+    server = (armed_python, "-m", "vllm.entrypoints.openai.api_server", "--model")
+    more = ("--skip-tokenizer-init", "--enforce-eager", "--max-model-len", 128, "--kv-cache-memory-bytes", 1 << 26)
+    words = (*server, vllm_checkpoint("Qwen3ForCausalLM/bf16"), *more, "--port", server_port)
+    process = start_loadscope("run", "-o", tmp_path / "session", "--", *words, **VARIABLES)
+    assert any("startup complete" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    session = Session.open(tmp_path / "session")
+    try:
+        assert (process.returncode, session.manifest.outcome.state) == (5, "interrupted")
+        assert len(list(session.of_kinds("loader.called"))) == 36
+        assert [one.class_ for one in findings(session)] == ["session/incomplete"]
+        assert {view.is_final for view in parameters(session)} == {True}
+    finally:
+        session.close()
 
 
 def test_the_door_for_plugins_arms_the_probe_where_no_pth_file_is_read(vllm_with, vllm_checkpoint, tmp_path):
