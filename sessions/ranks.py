@@ -20,7 +20,7 @@ class RankControl(Control):
     """A control channel with what only ranks that are stepped together are asked."""
 
     @classmethod
-    def noted(cls, note: Path) -> RankControl | None:
+    def of_note(cls, note: Path) -> RankControl | None:
         """The host that left this note, None when it does not answer."""
         found = cls._connect(note)
         return found if isinstance(found, cls) else None
@@ -29,7 +29,7 @@ class RankControl(Control):
     def all_of(cls, session: Path) -> list[RankControl]:
         """Every host of the session that answers."""
         return [
-            found for note in sorted((session / "control").glob("*.json")) if (found := cls.noted(note)) is not None
+            found for note in sorted((session / "control").glob("*.json")) if (found := cls.of_note(note)) is not None
         ]
 
     def run_together(self, until: str, at_most: int | None, *, goes_on: bool) -> None:

@@ -79,7 +79,8 @@ class Together:
         give_up = time.monotonic() + seconds
         while True:
             left = give_up - time.monotonic()
-            self._conduct(max(0.0, min(left, LOOK_S)))
+            is_in_rounds = self._mode == _STEPPED and len(self._alive) > 1
+            self._conduct(max(0.0, min(left, LOOK_S) if is_in_rounds else left))
             told = self._told()
             if told["state"] != "running" or left <= 0:
                 return told
@@ -158,7 +159,7 @@ class Together:
         self._looked_at = time.monotonic()
         known = {str(one.pid) for one in self._alive}
         for note in sorted((self._folder / "control").glob("*.json")):
-            control = RankControl.noted(note) if note.stem not in known else None
+            control = RankControl.of_note(note) if note.stem not in known else None
             if control is not None:
                 self._welcome(Rank(control))
         self._replace_the_ended()

@@ -204,7 +204,6 @@ LIES = [
     lying("rows", rows=[[1, [{}], 3]]),
     lying("rows", rows=[[1, "\ud800", 3]]),
     lying("rows", rows=[[1, 1 << 70, *[1] * 5]]),
-    lying("rows", rows=[[5, 1, 1], [4, 1, 1]], is_all=False),
 ]
 
 
@@ -217,6 +216,13 @@ def test_a_host_that_lies_is_told_of_and_nothing_it_says_becomes_a_session(recor
     if streams:  # what lied was another file
         assert [f"streams/{one.name}" for one in (recorded / "streams").iterdir()] == streams
         assert told(folder)[0] == told(recorded)[0]
+
+
+@pytest.mark.parametrize("numbers", [(5, 4), (0, 1), (3, 3)])
+def test_rows_that_were_not_asked_for_end_the_copy(recorded, folder, numbers):
+    rows = [[number, *[1] * 6] for number in numbers]
+    with pytest.raises(SessionError, match=r"not asked for|a row"):
+        Mirror(Recorded(recorded, lying("rows", rows=rows, is_all=False)), folder, "there", max_bytes=1 << 20).pull()
 
 
 def test_no_more_is_taken_than_is_wanted_even_of_a_host_that_never_comes_to_an_end(recorded, folder):
