@@ -47,7 +47,9 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--rank", default="all", metavar="R|all", help="the rank to load")
     parser.add_argument("--quantization", metavar="NAME", help="as SGLang's own option")
     parser.add_argument("--load-format", default="auto", metavar="NAME", help="as SGLang's own option")
-    parser.add_argument("--before", action="append", default=[], metavar="FILE", help="run this Python file before the model is built")
+    parser.add_argument(
+        "--before", action="append", default=[], metavar="FILE", help="run this Python file before the model is built"
+    )
     parser.add_argument("--after", metavar="FILE", help="run this Python file afterwards; it has `model` and `rank`")
     asked = parser.parse_args(words)
     if asked.rank != "all" and not (asked.rank.isdigit() and int(asked.rank) < asked.tp):

@@ -117,9 +117,7 @@ def trace(tmp_path_factory, engine_python, checkpoints) -> Callable[..., Traced]
     """`loadscope trace` of a tiny checkpoint with SGLang of a version; the same is run only once."""
     done_before: dict[str, Traced] = {}
 
-    def run(
-        version: str, checkpoint: str, *, tp: int = 4, rank: str = "1", before: tuple[str, ...] = ()
-    ) -> Traced:
+    def run(version: str, checkpoint: str, *, tp: int = 4, rank: str = "1", before: tuple[str, ...] = ()) -> Traced:
         asked = json.dumps([version, checkpoint, tp, rank, before])
         if asked not in done_before:
             home = tmp_path_factory.mktemp("traced")
@@ -133,9 +131,7 @@ def trace(tmp_path_factory, engine_python, checkpoints) -> Callable[..., Traced]
             assert done.stdout.startswith("{"), done.stderr
             log = (home / "session" / "host.log").read_text(errors="replace")
             session = Session.open(home / "session")
-            done_before[asked] = Traced(
-                done.returncode, json.loads(done.stdout), log, session, home / "values.pt"
-            )
+            done_before[asked] = Traced(done.returncode, json.loads(done.stdout), log, session, home / "values.pt")
         return done_before[asked]
 
     yield run

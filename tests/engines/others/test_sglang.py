@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -17,8 +16,6 @@ from sessions.parameters import parameters
 
 VERSIONS = ("0.5.10", "0.5.11", "0.5.23")
 pytestmark = pytest.mark.engine
-HAS_GGUF = importlib.util.find_spec("inspectors.probe.ggufheader") is not None
-HAS_SCALE_RULE = importlib.util.find_spec("workbench.diagnosis.scale_split") is not None
 
 
 def first(traced):
@@ -114,7 +111,7 @@ def test_a_scale_of_one_element_that_is_split_is_named_with_call_shard_id_and_sh
     traced = trace("0.5.10", "separate_fp8")
     root = first(traced)
     assert traced.code == 4
-    assert root["class"] == ("scale/split" if HAS_SCALE_RULE else "host/failed")
+    assert root["class"] == "scale/split"
     assert root["parameter"] == "model.layers.0.linear_attn.in_proj_qkvz.weight_scale"
     assert root["tensor"] == "model.language_model.layers.0.linear_attn.in_proj_qkv.weight_scale"
     assert root["rank"] == 1

@@ -43,7 +43,9 @@ def test_calls_and_filled_elements_are_those_that_were_counted_without_the_probe
     assert {(call.body.outcome, call.rank) for call in calls} == {("returned", 1)}
     assert all(call.body.parameter and call.body.checkpoint_name for call in calls)
     views = {view.name: view for view in parameters(traced.session)}
-    assert {n: v.elements - v.coverage.never_written for n, v in views.items() if n in without["filled"]} == without["filled"]
+    assert {n: v.elements - v.coverage.never_written for n, v in views.items() if n in without["filled"]} == without[
+        "filled"
+    ]
     assert traced.of("tracepoint.missing") == traced.of("inspector.faulted") == traced.of("write.suspected") == []
 
 
@@ -71,7 +73,9 @@ def test_the_ledger_rebuilds_the_parameters_from_the_checkpoint(both, checkpoint
         for write in view.writes:
             source = on_disk[write.checkpoint_name].reshape(-1)
             taken = source.as_strided(write.length, write.source_strides, max(write.source_offset, 0))
-            rebuilt[tuple(slice(a, a + n) for a, n in zip(write.start, write.length, strict=True))] = taken.to(real.dtype)
+            rebuilt[tuple(slice(a, a + n) for a, n in zip(write.start, write.length, strict=True))] = taken.to(
+                real.dtype
+            )
         compared += 1
         same = torch.equal(rebuilt.reshape(-1).view(torch.uint8), real.reshape(-1).view(torch.uint8))
         wrong += [] if same or view.coverage.never_written else [view.name]
@@ -80,8 +84,13 @@ def test_the_ledger_rebuilds_the_parameters_from_the_checkpoint(both, checkpoint
 
 
 @pytest.mark.parametrize(("version", "checkpoint"), [*LOADED, *BLOCKS])
-def test_a_sound_load_has_no_findings_and_every_tensor_is_read_once(both, version, checkpoint):
+def test_a_sound_load_has_no_errors_and_every_tensor_is_read_once(both, version, checkpoint):
     traced, _ = both(version, checkpoint)
-    assert (traced.code, traced.verdict["outcome"], traced.verdict["findings"]) == (0, "ok", [])
-    listed = {event.body.checkpoint_name for event in traced.of("tensor.listed")}
-    assert {event.body.checkpoint_name for event in traced.of("tensor.read")} >= listed
+    # Qwen3.5 builds a model of images, for which these checkpoints have nothing.
+    titles = ["no loader call filled 39 parameters of visual"] if checkpoint.startswith(QWEN3_5) else []
+    assert (traced.code, traced.verdict["outcome"]) == (0, "ok")
+    assert [one["title"] for one in traced.verdict["findings"]] == titles
+    read = Counter(event.body.checkpoint_name for event in traced.of("tensor.read"))
+    assert set(read.values()) == {1}
+    if not checkpoint.endswith("gguf"):
+        assert read.keys() == {event.body.checkpoint_name for event in traced.of("tensor.listed")}

@@ -6,7 +6,6 @@ A name is one of `tiny.py`, "fp8_block", or `Architecture/form` as the native st
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from types import ModuleType

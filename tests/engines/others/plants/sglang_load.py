@@ -19,7 +19,8 @@ PATTERNS = (0x5A, 0xA5)
 build = loader._initialize_model
 materialize = torch.nn.UninitializedParameter.materialize
 told = sys.loadscope_test_told = {"counted": collections.Counter()}
-pattern = None
+filling = []
+"""The pattern that memory made meanwhile gets, if any."""
 
 
 def is_loader(code):
@@ -53,15 +54,15 @@ def digests(model):
 
 def materialize_filled(parameter, *args, **kwargs):
     materialize(parameter, *args, **kwargs)
-    if pattern is not None:
+    for pattern in filling:
         bytes_of(parameter).fill_(pattern)
 
 
 def load_and_count(twins, load, weights):
-    global pattern
     before = {name: bytes_of(one).clone() for name, one in made(twins[-1]).items()}
     filled = {}
     for twin, pattern in zip(twins, PATTERNS, strict=True):
+        filling[:] = [pattern]
         for one in made(twin).values():
             bytes_of(one).fill_(pattern)
         sys.setprofile(see if twin is twins[-1] else None)
@@ -70,7 +71,7 @@ def load_and_count(twins, load, weights):
         for name, one in made(twin).items():
             has_changed = (bytes_of(one) != pattern).any(1)
             filled[name] = filled[name] | has_changed if name in filled else has_changed
-    pattern = None
+    filling.clear()
     for name, one in made(twins[-1]).items():
         if name in before:
             bytes_of(one)[~filled[name]] = before[name][~filled[name]]
