@@ -58,7 +58,9 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--together", action="store_true", help="with --rank all: all ranks at the same time")
     parser.add_argument("--quantization", metavar="NAME", help="as SGLang's own option")
     parser.add_argument("--load-format", default="auto", metavar="NAME", help="as SGLang's own option")
-    parser.add_argument("--before", metavar="FILE", help="run this Python file before the model is built")
+    parser.add_argument(
+        "--before", action="append", default=[], metavar="FILE", help="run this Python file before the model is built"
+    )
     parser.add_argument("--after", metavar="FILE", help="run this Python file afterwards; it has `model` and `rank`")
     asked = parser.parse_args(words)
     if asked.rank != "all" and not (asked.rank.isdigit() and int(asked.rank) < asked.tp):
@@ -89,8 +91,8 @@ def load(asked: argparse.Namespace, rank: int) -> Any:
     from sglang.srt.configs.model_config import ModelConfig
     from sglang.srt.model_loader.loader import get_model_loader
 
-    if asked.before:
-        runpy.run_path(asked.before)
+    for path in asked.before:
+        runpy.run_path(path)
     config = ModelConfig(asked.model, quantization=asked.quantization)
     loader = get_model_loader(LoadConfig(load_format=asked.load_format, tp_rank=rank), config)
     model = loader.load_model(model_config=config, device_config=DeviceConfig("cpu"))

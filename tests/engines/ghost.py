@@ -129,32 +129,43 @@ def checkpoint_of(folder: Path) -> Path:
 
 
 Ghost = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+Loaded = dict[str, torch.Tensor]
 
 
-def ghost_load(
-    folder: Path, scratch: Path, loaded: Callable[[Path], dict[str, torch.Tensor]], *, has_casts: bool
-) -> Ghost:
+def joined_planes(loads: list[Loaded]) -> dict[str, np.ndarray]:
+    """For every byte of every parameter the byte of the checkpoint it was, of loads of the planes in order."""
+    found: dict[str, np.ndarray] = {}
+    for plane, loaded in enumerate(loads):
+        for name, parameter in loaded.items():
+            raw = parameter.contiguous().reshape(-1).view(torch.uint8).numpy().astype(np.int64)
+            found[name] = found.get(name, 0) + (raw << (8 * plane))
+    return found
+
+
+def joined_digits(loads: list[Loaded]) -> dict[str, np.ndarray]:
+    """For every element of every parameter where in the checkpoint its element began, of loads of the digits."""
+    found: dict[str, np.ndarray] = {}
+    for digit, loaded in enumerate(loads):
+        for name, parameter in loaded.items():
+            values = parameter.contiguous().reshape(-1).to(torch.float32).nan_to_num(0).to(torch.int64).numpy()
+            found[name] = found.get(name, 0) + ((values & 15) << (4 * digit))
+    return found
+
+
+def ghost_load(folder: Path, scratch: Path, loaded: Callable[[Path], Loaded], *, has_casts: bool) -> Ghost:
     """For every byte of every parameter the byte of the checkpoint it was, and for every element the same by digits.
 
     `loaded` gives the parameters as a checkpoint's `load_weights` leaves them, by `RANK/NAME`.
     """
     if max(one.first + one.end - one.begin for one in stored_tensors(folder).values()) > 256**PLANES:
         raise ValueError(f"{folder}: {PLANES} planes can count no more than {256**PLANES:,} bytes")
-    by_byte: dict[str, np.ndarray] = {}
-    for plane in range(PLANES):
-        target = write_plane(folder, scratch / f"plane-{plane}", plane)
-        for name, parameter in loaded(target).items():
-            raw = parameter.contiguous().reshape(-1).view(torch.uint8).numpy().astype(np.int64)
-            by_byte[name] = by_byte.get(name, 0) + (raw << (8 * plane))
-        shutil.rmtree(target)
-    by_digit: dict[str, np.ndarray] = {}
-    for digit in range(DIGITS if has_casts else 0):
-        target = write_digit(folder, scratch / f"digit-{digit}", digit)
-        for name, parameter in loaded(target).items():
-            values = parameter.contiguous().reshape(-1).to(torch.float32).nan_to_num(0).to(torch.int64).numpy()
-            by_digit[name] = by_digit.get(name, 0) + ((values & 15) << (4 * digit))
-        shutil.rmtree(target)
-    return by_byte, by_digit
+    planes, digits = list[Loaded](), list[Loaded]()
+    for write, loads, count in ((write_plane, planes, PLANES), (write_digit, digits, DIGITS if has_casts else 0)):
+        for number in range(count):
+            target = write(folder, scratch / f"{write.__name__}-{number}", number)
+            loads.append(loaded(target))
+            shutil.rmtree(target)
+    return joined_planes(planes), joined_digits(digits)
 
 
 def record(loads: list[tuple[Path, int]], session: Path) -> list[list[dict[str, Any]]]:

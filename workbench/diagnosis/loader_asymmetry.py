@@ -53,7 +53,9 @@ def _judge(case: Case) -> Iterator[Finding]:
 
 def _difference(case: Case, weight: ParameterView, other: ParameterView) -> _Difference | None:
     if not (weight.writes or other.writes):
-        return _Difference(other) if "<locals>" in weight.loader else None
+        # One scale for each fused part is no matter of rows.
+        is_by_rows = len(other.shape) > 1 or other.shape[:1] == weight.shape[:1]
+        return _Difference(other) if "<locals>" in weight.loader and is_by_rows else None
     for owner in {w.checkpoint_name.rpartition(".")[0] for w in weight.writes}:
         ours = [w for w in weight.writes if w.checkpoint_name.rpartition(".")[0] == owner]
         theirs = [w for w in other.writes if w.checkpoint_name.rpartition(".")[0] == owner]

@@ -20,10 +20,13 @@ def _judge(case: Case) -> Iterator[Finding]:
     reported = {row[5]: row[6] is None or bool(row[6]) for row in rows}
     silent = {rank for rank, has_report in reported.items() if not has_report}
     yield from _without_a_call(case, silent)
+    numbers = {one.name for one in case.consumption if one.name not in case.header and one.shape in {(), (1,)}}
     for view in case.parameters:
         told_at, _ = case.never_filled.get((view.rank, view.name), (None, ""))
         is_open = not view.is_final and (told_at is None or view.was_seen_made)
-        if is_open or (view.rank in silent and not view.loader_calls) or _is_held_aside(view):
+        if is_open or (view.rank in silent and not view.loader_calls):
+            continue
+        if _is_held_aside(view) or _took_numbers(view, numbers):
             continue
         if told_at is not None and view.rank in case.initialising_ranks:
             continue  # the engine put something else there
@@ -37,6 +40,14 @@ def _judge(case: Case) -> Iterator[Finding]:
 def _is_held_aside(view: ParameterView) -> bool:
     """A parameter that had no shape, and whose loaders wrote nothing: they keep the blocks until post-processing."""
     return bool(view.loader_calls) and not view.writes and not view.shape and "Uninitialized" in view.parameter_class
+
+
+def _took_numbers(view: ParameterView, numbers: set[str]) -> bool:
+    """A parameter whose loaders wrote nothing, and were given single numbers which the engine's reader made.
+
+    SGLang yields the type of every tensor of a GGUF file in this way; experts keep it as an attribute.
+    """
+    return bool(view.loader_calls) and not view.writes and all(c.checkpoint_name in numbers for c in view.loader_calls)
 
 
 def _without_a_call(case: Case, ranks: set[int]) -> Iterator[Finding]:

@@ -38,12 +38,13 @@ environments = _module(Path(__file__).parents[1] / "environments.py")
 
 @dataclass(frozen=True)
 class Traced:
-    """A recorded load: what the command printed, the host's log and the session."""
+    """A recorded load: what the command printed, the host's log, the session, and where the loaded values are."""
 
     code: int
     verdict: dict[str, Any]
     log: str
     session: Session
+    kept: Path
 
     def of(self, kind: str) -> list[Any]:
         return list(self.session.of_kinds(kind))
@@ -73,59 +74,15 @@ def engine_python() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> Callable[[str], Path]:
-    tiny, made = _module(Path(__file__).parent / "tiny.py"), {}
+    """The checkpoint of a name that `written.py` knows."""
+    writer, made = _module(Path(__file__).parent / "written.py"), {}
 
     def checkpoint(name: str) -> Path:
         if name not in made:
-            folder = tmp_path_factory.mktemp("checkpoint") / name
-            if "/" in name:
-                made[name] = _native(folder, *name.split("/"))
-            else:
-                made[name] = _fp8_block(folder) if name == "fp8_block" else getattr(tiny, name)(folder)
+            made[name] = writer.written(name, tmp_path_factory.mktemp("checkpoint") / name.replace("/", "-"))
         return made[name]
 
     return checkpoint
-
-
-def _fp8_block(folder: Path) -> Path:
-    """Qwen3-Next in FP8 blocks whose ignore list names the fused projections as they are on disk."""
-    from backends.native.checkpoint.synthesize import write_checkpoint
-    from backends.native.registry import architecture_module
-
-    config = architecture_module("Qwen3NextForCausalLM").tiny_config()
-    parts = ("linear_attn.conv1d", "linear_attn.in_proj_ba", "linear_attn.in_proj_qkvz", "mlp.gate",
-             "mlp.shared_expert_gate")  # fmt: skip
-    names = [f"model.layers.{layer}.{part}" for layer in range(int(config["num_hidden_layers"])) for part in parts]
-    config["quantization_config"] = {
-        "quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic",
-        "modules_to_not_convert": ["lm_head", *(n for n in names if "layers.3.linear_attn" not in n)],
-    }  # fmt: skip
-    write_checkpoint(folder, config, seed=3, max_file_bytes=4_000_000)
-    return folder
-
-
-def _native(folder: Path, architecture: str, form: str) -> Path:
-    """The native stack's tiny checkpoint of an architecture, in bfloat16 or FP8 blocks; skips where it has none."""
-    from backends.native.checkpoint.synthesize import write_checkpoint
-    from backends.native.errors import NativeError
-    from backends.native.registry import architecture_module
-
-    try:
-        config = architecture_module(architecture).tiny_config()
-    except NativeError as error:
-        pytest.skip(f"no checkpoint of {architecture} can be written: {error.what}")
-    if "mlp_only_layers" in config:
-        config["mlp_only_layers"] = []  # SGLang builds experts in every layer
-    if "vision_config" in config:
-        config["vision_config"] = {**config["vision_config"], "num_heads": 4}
-    if form == "fp8":
-        gates = [f"model.layers.{layer}.mlp.gate" for layer in range(int(config["num_hidden_layers"]))]
-        config["quantization_config"] = {
-            "quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic",
-            "modules_to_not_convert": ["lm_head", *gates],
-        }  # fmt: skip
-    write_checkpoint(folder, config, seed=5, max_file_bytes=4_000_000)
-    return folder
 
 
 def _environment(**more: str) -> dict[str, str]:
@@ -133,29 +90,49 @@ def _environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
+GGUF = ("--load-format", "gguf", "--quantization", "gguf")
+WORDS = {
+    "w8a8": ("--quantization", "w8a8_int8"),
+    "gguf": GGUF,
+    "q8_gguf": GGUF,
+    "nvfp4": ("--before", str(PLANTS / "blackwell.py")),
+}
+"""What the launcher is told besides, by the form of a checkpoint."""
+
+
+def plants(checkpoint: str, before: tuple[str, ...] = ()) -> list[str]:
+    """The launcher's words for a checkpoint: what counts and tells, and what its form needs."""
+    files = [word for name in before for word in ("--before", str(PLANTS / name))]
+    tell = ["--before", str(PLANTS / "sglang_load.py"), "--after", str(PLANTS / "sglang_tell.py")]
+    return [*tell, *WORDS.get(checkpoint.rpartition("/")[2], ()), *files]
+
+
+@pytest.fixture(scope="session")
+def words_of() -> Callable[..., list[str]]:
+    """`plants`, for tests."""
+    return plants
+
+
 @pytest.fixture(scope="session")
 def trace(tmp_path_factory, engine_python, checkpoints) -> Callable[..., Traced]:
     """`loadscope trace` of a tiny checkpoint with SGLang of a version; the same is run only once."""
     done_before: dict[str, Traced] = {}
 
-    def run(
-        version: str,
-        checkpoint: str,
-        *,
-        tp: int = 4,
-        rank: str = "1",
-        before: str = "",
-        keep: str = "",
-        words: tuple[str, ...] = (),
-    ) -> Traced:
-        asked = json.dumps([version, checkpoint, tp, rank, before, keep, words])
+    def run(version: str, checkpoint: str, *, tp: int = 4, rank: str = "1", before: tuple[str, ...] = ()) -> Traced:
+        asked = json.dumps([version, checkpoint, tp, rank, before])
         if asked not in done_before:
-            done_before[asked] = _traced(
-                [sys.executable, "-c", RUN, "trace", str(checkpoints(checkpoint)), "--engine", "sglang",
-                 "--python", str(engine_python(f"sglang-{version}")), "--tp", str(tp), "--rank", rank, "--json"],
-                tmp_path_factory.mktemp("traced") / "session",
-                before, words, _environment(**({"LOADSCOPE_TEST_KEEP": keep} if keep else {})),
+            home = tmp_path_factory.mktemp("traced")
+            command = [sys.executable, "-c", RUN, "trace", str(checkpoints(checkpoint)), "--engine", "sglang",
+                       "--python", str(engine_python(f"sglang-{version}")), "--tp", str(tp), "--rank", rank,
+                       "--json", "-o", str(home / "session"), "--", *plants(checkpoint, before)]  # fmt: skip
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+                env=_environment(LOADSCOPE_TEST_KEEP=str(home / "values.pt")),
             )  # fmt: skip
+            assert done.stdout.startswith("{"), done.stderr
+            log = (home / "session" / "host.log").read_text(errors="replace")
+            session = Session.open(home / "session")
+            done_before[asked] = Traced(done.returncode, json.loads(done.stdout), log, session, home / "values.pt")
         return done_before[asked]
 
     yield run
@@ -163,38 +140,35 @@ def trace(tmp_path_factory, engine_python, checkpoints) -> Callable[..., Traced]
         traced.session.close()
 
 
-def _traced(
-    command: list[str], folder: Path, before: str, more: tuple[str, ...], environment: dict[str, str]
-) -> Traced:
-    words = [*more, "--after", str(PLANTS / "tell_parameters.py")] + (
-        ["--before", str(PLANTS / before)] if before else []
-    )
-    done = subprocess.run(
-        [*command, "-o", str(folder), "--", *words],
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=environment,
-    )  # fmt: skip
-    assert done.stdout.startswith("{"), done.stderr
-    log = (folder / "host.log").read_text(errors="replace")
-    return Traced(done.returncode, json.loads(done.stdout), log, Session.open(folder))
+@pytest.fixture(scope="session")
+def launch(engine_python) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """SGLang's launcher without the probe; keywords are more environment variables."""
+
+    def run(version: str, model: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [str(engine_python(f"sglang-{version}")), "-m", "backends.engines._sglang_launch", str(model)]
+        return subprocess.run(
+            [*command, *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=ROOT,
+            env=_environment(**more),
+        )  # fmt: skip
+
+    return run
 
 
 @pytest.fixture(scope="session")
-def untraced(engine_python, checkpoints) -> Callable[..., dict[str, Any]]:
-    """The same load without the probe, its loader calls counted by a profiler."""
-    done_before: dict[tuple[str, str], dict[str, Any]] = {}
+def untraced(launch, checkpoints) -> Callable[..., dict[str, Any]]:
+    """The same load without the probe, its loader calls and filled elements counted by other means."""
+    done_before: dict[str, dict[str, Any]] = {}
 
-    def run(version: str, checkpoint: str) -> dict[str, Any]:
-        if (version, checkpoint) not in done_before:
-            python = str(engine_python(f"sglang-{version}"))
-            plants = ["--before", str(PLANTS / "count_calls.py"), "--after", str(PLANTS / "tell_parameters.py")]
-            done = subprocess.run(
-                [python, "-m", "backends.engines._sglang_launch", str(checkpoints(checkpoint)),
-                 "--tp", "4", "--rank", "1", *plants],
-                capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=_environment(),
-            )  # fmt: skip
+    def run(
+        version: str, checkpoint: str, *, tp: int = 4, rank: str = "1", before: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        asked = json.dumps([version, checkpoint, tp, rank, before])
+        if asked not in done_before:
+            words = ("--tp", str(tp), "--rank", rank, *plants(checkpoint, before))
+            done = launch(version, checkpoints(checkpoint), *words, LOADSCOPE_TEST_COUNT="1")
             assert done.returncode == 0, done.stderr
-            done_before[version, checkpoint] = told_in(done.stdout)
-        return done_before[version, checkpoint]
+            done_before[asked] = told_in(done.stdout)
+        return done_before[asked]
 
     return run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,8 +17,6 @@ from sessions.session import Session
 
 VERSIONS = ("0.5.10", "0.5.11", "0.5.23")
 pytestmark = pytest.mark.engine
-HAS_GGUF = importlib.util.find_spec("inspectors.probe.ggufheader") is not None
-HAS_SCALE_RULE = importlib.util.find_spec("workbench.diagnosis.scale_split") is not None
 
 
 def first(traced):
@@ -43,37 +40,6 @@ def test_every_tracepoint_of_an_installed_version_is_found_in_its_sources(engine
     assert (done.returncode, told["outcome"], told["engine_version"]) == (0, "ok", version)
     assert all(one["places"] for one in told["tracepoints"] if one["is_expected"])
     assert not any(one["places"] for one in told["tracepoints"] if not one["is_expected"])
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("checkpoint", ["fp8_block", "packed_int8"])
-def test_a_load_is_recorded_whole_and_changes_nothing(trace, untraced, version, checkpoint):
-    traced, without = trace(version, checkpoint), untraced(version, checkpoint)
-    assert traced.told["sha256"] == without["sha256"]
-    assert len(without["sha256"]) > 50
-    calls = traced.of("loader.called")
-    assert Counter(call.body.loader.rpartition(".")[2] for call in calls) == without["counted"]
-    assert {call.body.outcome for call in calls} == {"returned"}
-    assert {call.rank for call in calls} == {1}
-    assert all(call.body.parameter and call.body.checkpoint_name for call in calls)
-    assert traced.of("tracepoint.missing") == traced.of("inspector.faulted") == []
-
-
-@pytest.mark.parametrize(
-    "checkpoint",
-    [
-        "Qwen3ForCausalLM/bf16", "Qwen3ForCausalLM/fp8", "Qwen3MoeForCausalLM/bf16", "Qwen3MoeForCausalLM/fp8",
-        "Qwen3NextForCausalLM/bf16", "Qwen3_5ForConditionalGeneration/bf16", "LlamaForCausalLM/bf16",
-    ],
-)  # fmt: skip
-def test_other_architectures_are_recorded_whole_and_left_unchanged(trace, untraced, checkpoint):
-    traced, without = trace("0.5.23", checkpoint), untraced("0.5.23", checkpoint)
-    calls = traced.of("loader.called")
-    assert Counter(call.body.loader.rpartition(".")[2] for call in calls) == without["counted"]
-    filled = {call.body.parameter for call in calls}
-    assert {n: d for n, d in traced.told["sha256"].items() if n in filled} == {n: without["sha256"][n] for n in filled}
-    assert [one["class"] for one in traced.verdict["findings"] if one["severity"] == "error"] == []
-    assert traced.of("tracepoint.missing") == traced.of("inspector.faulted") == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -117,36 +83,8 @@ def test_the_kernel_of_a_quantized_layer_is_known_and_which_switches_rule_others
     assert all(event.body.module for event in traced.of("kernel.chosen"))
 
 
-def box(start, length):
-    return tuple(slice(a, a + n) for a, n in zip(start, length, strict=True))
-
-
-@pytest.mark.parametrize("version", ["0.5.10", "0.5.23"])
-def test_the_ledger_rebuilds_the_parameters_from_the_checkpoint(trace, checkpoints, tmp_path_factory, version):
-    kept = tmp_path_factory.mktemp("kept") / "parameters.pt"
-    traced = trace(version, "fp8_block", keep=str(kept))
-    on_disk = {}
-    for file in checkpoints("fp8_block").glob("*.safetensors"):
-        on_disk.update(load_file(file))
-    loaded, wrong, compared = torch.load(kept), [], 0
-    for view in parameters(traced.session):
-        real = loaded[view.name]
-        if not view.writes or tuple(real.shape) != view.shape:
-            continue  # set or reshaped by post-processing
-        rebuilt = torch.zeros_like(real)
-        for write in view.writes:
-            source = on_disk[write.checkpoint_name][box(write.source_start, write.source_length)]
-            rebuilt[box(write.start, write.length)] = source.reshape(write.length).to(real.dtype)
-        compared += 1
-        if not torch.equal(rebuilt.reshape(-1).view(torch.uint8), real.reshape(-1).view(torch.uint8)):
-            wrong.append(view.name)
-    assert wrong == []
-    assert compared > 70
-
-
-def test_a_scale_that_takes_other_rows_than_its_weight_is_named(trace, checkpoints, tmp_path_factory):
-    kept = tmp_path_factory.mktemp("kept") / "parameters.pt"
-    traced = trace("0.5.10", "packed_int8", keep=str(kept))
+def test_a_scale_that_takes_other_rows_than_its_weight_is_named(trace, checkpoints):
+    traced = trace("0.5.10", "packed_int8")
     found = {one["module"]: one for one in traced.verdict["findings"]}
     assert {one["class"] for one in found.values()} == {"loader/asymmetry"}
     one = found["model.layers.0.linear_attn.in_proj_ba"]
@@ -160,7 +98,7 @@ def test_a_scale_that_takes_other_rows_than_its_weight_is_named(trace, checkpoin
     for write in view.writes:
         (at, _), (rows, _), (begin, _) = write.start, write.length, write.source_start
         rebuilt[at : at + rows] = on_disk[begin : begin + rows]
-    assert torch.equal(rebuilt, torch.load(kept)[one["parameter"]])
+    assert torch.equal(rebuilt, torch.load(traced.kept)[one["parameter"]])
     assert not torch.equal(rebuilt, on_disk[4:8])
 
 
@@ -174,7 +112,7 @@ def test_a_scale_of_one_element_that_is_split_is_named_with_call_shard_id_and_sh
     traced = trace("0.5.10", "separate_fp8")
     root = first(traced)
     assert traced.code == 4
-    assert root["class"] == ("scale/split" if HAS_SCALE_RULE else "host/failed")
+    assert root["class"] == "scale/split"
     assert root["parameter"] == "model.layers.0.linear_attn.in_proj_qkvz.weight_scale"
     assert root["tensor"] == "model.language_model.layers.0.linear_attn.in_proj_qkv.weight_scale"
     assert root["rank"] == 1
@@ -204,7 +142,7 @@ def test_modules_that_are_built_under_another_name_are_still_told_apart(trace):
 
 @pytest.mark.parametrize("version", ["0.5.11", "0.5.23"])
 def test_a_fused_name_in_the_fallback_table_is_the_root_and_the_division_follows(trace, version):
-    traced = trace(version, "fp8_block", before="fused_fallback.py")
+    traced = trace(version, "fp8_block", before=("fused_fallback.py",))
     root = first(traced)
     assert traced.code == 4
     assert (root["class"], root["module"]) == ("skip-decision/fused-name", "model.layers.0.linear_attn.in_proj_ba")
@@ -271,17 +209,3 @@ def test_two_ranks_are_held_at_the_same_call_and_each_shows_its_own_values(step_
     by_rank = Counter(call.rank for call in session.of_kinds("loader.called"))
     session.close()
     assert by_rank[0] == by_rank[1] > 50
-
-
-@pytest.mark.skipif(not HAS_GGUF, reason="this version of the workbench does not read GGUF files")
-@pytest.mark.parametrize(("before", "method"), [("", "GGUFLinearMethod"), ("ascend_gguf.py", "GGUFLinearAscendMethod")])
-def test_a_gguf_file_is_recorded_whole_with_the_classes_of_both_devices(trace, before, method):
-    words = ("--load-format", "gguf", "--quantization", "gguf")
-    traced = trace("0.5.11", "q8_gguf", tp=2, before=before, words=words)
-    assert (traced.code, traced.verdict["findings"]) == (0, [])
-    listed = {event.body.checkpoint_name for event in traced.of("tensor.listed")}
-    # 25 tensors are on disk; 14 matrices come with their type first, and so do the two of the vocabulary.
-    assert (len(listed), traced.verdict["counts"]["weight_loader_calls"]) == (25, 41)
-    assert {event.body.method for event in traced.of("method.selected") if "_proj" in event.body.module} == {method}
-    assert {event.body.module for event in traced.of("weights.processed") if event.body.method == method}
-    assert traced.of("inspector.faulted") == []
