@@ -51,7 +51,8 @@ def _facts(control: Control | None, folder: Path | None, args: Namespace) -> Fac
 def _failing(folder: Path) -> list[str]:
     session = Session.open(folder)
     try:
-        return failing_call(session)
+        failing = failing_call(session)
+        return list(failing.lines) if failing is not None else []
     finally:
         session.close()
 
