@@ -22,8 +22,9 @@ def report(session: Session, verdict: Verdict, named: str = "", bundle: Bundle |
     outcome, told = session.manifest.outcome, loaded(session)
     took = f" in {outcome.duration_s:.1f} s" if outcome and outcome.duration_s else ""
     lines = [f"loaded    {' · '.join((told.name, *told.facts))}", f"outcome   {verdict.outcome}{took}"]
-    if session.manifest.attached_at:
-        lines.append(f"attached  while it ran, at {session.manifest.attached_at}: what it loaded before is not known")
+    late = session.manifest.attached_at
+    if late:
+        lines.append(f"attached  while it ran, at {late}: what it loaded before is not known")
     if verdict.summary is None:
         lines.append("judged    not here: that needs loadscope with its dependencies")
     else:

