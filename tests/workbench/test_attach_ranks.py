@@ -39,9 +39,7 @@ def settle(together: Together) -> list[tuple[str, int]]:
         assert time.monotonic() < give_up, places
 
 
-def test_all_ranks_are_listed_with_their_call_go_on_waiting_and_are_released_together(
-    ranks, loadscope, tmp_path
-):
+def test_all_ranks_are_listed_with_their_call_go_on_waiting_and_are_released_together(ranks, loadscope, tmp_path):
     folder = tmp_path / "session"
     give_up = time.monotonic() + LIMIT_S
     hosts: list[dict] = []
