@@ -22,6 +22,7 @@ FORMS = {
 LOADED = [(NEWEST, f"{architecture}/{form}") for architecture, forms in FORMS.items() for form in forms]
 OLDER = [(version, name) for version in ("0.5.10", "0.5.11") for name in ("fp8_block", "packed_int8")]
 BLOCKS = [(NEWEST, f"{QWEN3}/gguf"), (NEWEST, f"{MOE}/gguf")]
+FLOAT4_EXPERTS = {f"{MOE}/nvfp4", f"{NEXT}/nvfp4"}
 ALL = [*LOADED, *OLDER, *BLOCKS]
 
 
@@ -86,8 +87,10 @@ def test_the_ledger_rebuilds_the_parameters_from_the_checkpoint(both, checkpoint
 @pytest.mark.parametrize(("version", "checkpoint"), [*LOADED, *BLOCKS])
 def test_a_sound_load_has_no_errors_and_every_tensor_is_read_once(both, version, checkpoint):
     traced, _ = both(version, checkpoint)
-    # Qwen3.5 builds a model of images, for which these checkpoints have nothing.
+    # Qwen3.5 builds a model of images, for which these checkpoints have nothing; each of an expert's gate and up
+    # writes the input scales of both.
     titles = ["no loader call filled 39 parameters of visual"] if checkpoint.startswith(QWEN3_5) else []
+    titles += ["experts.w13_input_scale was written twice"] if checkpoint in FLOAT4_EXPERTS else []
     assert (traced.code, traced.verdict["outcome"]) == (0, "ok")
     assert [one["title"] for one in traced.verdict["findings"]] == titles
     read = Counter(event.body.checkpoint_name for event in traced.of("tensor.read"))
