@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any
 
+from sessions.loaded import tp_of
 from sessions.session import Session
 from sessions.stream import Stream
 
@@ -51,7 +52,7 @@ class Folded:
 
     def __init__(self, session: Session, hidden: frozenset[str] = HIDDEN) -> None:
         self._session, self._hidden = session, hidden
-        self.ranks = max(session.manifest.tp, 1)
+        self.ranks = tp_of(session)
         # a command of the person's own: its ranks show themselves one by one
         self._is_tp_known = bool(session.manifest.engine)
         self.kinds: list[str] = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sessions.checkpoint import tensors
 from sessions.coverage import Box
 from sessions.ledger import Write
+from sessions.loaded import tp_of
 from sessions.modules import FUSED
 from sessions.parameters import ParameterView, parameters
 from sessions.session import Session
@@ -60,7 +61,7 @@ def misplaced(session: Session) -> Mapping[tuple[int, str], tuple[Misplaced, ...
 
 def _misplaced(session: Session) -> dict[tuple[int, str], tuple[Misplaced, ...]]:
     found: dict[tuple[int, str], list[Misplaced]] = defaultdict(list)
-    for one in misplaced_among(parameters(session), session.manifest.tp, tensors(session).get):
+    for one in misplaced_among(parameters(session), tp_of(session), tensors(session).get):
         found[one.rank, one.parameter].append(one)
     return {key: tuple(several) for key, several in found.items()}
 

@@ -9,11 +9,11 @@ import threading
 from argparse import Namespace
 from pathlib import Path
 
-from inspectors.probe.events import StageFailed
 from sessions.bundle.layout import STACKS
 from sessions.liveness import is_running
 from sessions.session import Session
 from workbench.errors import HOST_FAILED, INCOMPLETE, UserError, tell
+from workbench.failing import failing_call
 from workbench.host import Host
 from workbench.keeping import Bundle, keep
 from workbench.outcome import Verdict, holds_observations, verdict_of
@@ -43,8 +43,10 @@ def follow(host: Host, args: Namespace) -> int:
     return code
 
 
-def conclude(folder: Path, args: Namespace, *, has_just_run: bool, bundle: Bundle | None = None) -> int:
-    """Tell the verdict of a session as JSON or as text; returns the exit code."""
+def conclude(
+    folder: Path, args: Namespace, *, has_just_run: bool, bundle: Bundle | None = None, named: str = ""
+) -> int:
+    """Tell the verdict of a session, which the person calls `named`, as JSON or as text; returns the exit code."""
     session = Session.open(folder)
     try:
         verdict = verdict_of(
@@ -58,9 +60,7 @@ def conclude(folder: Path, args: Namespace, *, has_just_run: bool, bundle: Bundl
             said = verdict.as_json() | ({"bundle": str(bundle.path)} if bundle is not None else {})
             print(json.dumps(said, ensure_ascii=False))
         else:
-            print("\n".join(report(session, verdict)))
-            if bundle is not None:
-                print(f"bundle    {bundle.in_words()}")
+            print("\n".join(report(session, verdict, named, bundle)))
         if has_just_run:
             _explain(session, verdict)
     finally:
@@ -104,9 +104,8 @@ def _how_it_failed(session: Session) -> str:
         return f"did not end within {late} s and was stopped; what it was doing is in {session.folder / STACKS}"
     if outcome is not None and outcome.signal:
         return f"was killed by {outcome.signal}"
-    failures = [event.body for event in session.of_kinds("stage.failed")]
-    last = failures[-1] if failures else None
-    why = f"{last.error}: {last.message}" if isinstance(last, StageFailed) else last_log_line(session)
+    failing = failing_call(session)
+    why = failing.error if failing is not None else last_log_line(session)
     return f"failed with exit code {outcome.exit_code if outcome is not None else '?'}{f': {why}' if why else ''}"
 
 

@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from inspectors.probe.events import LoaderCalled, StageFailed
 from sessions.event import Event
 from sessions.session import Session
 
+_OF_A_LIBRARY = re.compile(r"/torch/|/numpy/|/safetensors/|/gguf/|/python3\.\d+/(?!(site|dist)-packages/)|^<frozen ")
 
-def failing_call(session: Session) -> list[str]:
-    """A session's last failure: parameter, checkpoint tensor, shard, rank, shapes, place; [] without one."""
-    failures = list(session.of_kinds(StageFailed.kind))
-    if not failures:
-        return []
-    event = failures[-1]
+
+@dataclass(frozen=True)
+class FailingCall:
+    """`error` is the exception in one line; `facts` are (label, text): parameter, tensor, call, loader, places."""
+
+    stage: str
+    error: str
+    facts: tuple[tuple[str, str], ...]
+
+    @property
+    def failed(self) -> str:
+        """Stage and exception."""
+        return f"{self.stage} failed: {self.error}"
+
+    @property
+    def lines(self) -> list[str]:
+        """As text, one line each."""
+        return [self.failed, *(f"{label:<11}{text}" for label, text in self.facts)]
+
+
+def failing_call(session: Session) -> FailingCall | None:
+    """The failure that the others followed from: of the last one in each process the earliest; None without any.
+
+    A process may go on after an exception that passed a tracepoint, and ranks that wait for a failed one fail later.
+    """
+    last_in: dict[int, Event] = {}
+    for event in session.of_kinds(StageFailed.kind):
+        last_in[event.stream] = event
+    if not last_in:
+        return None
+    event = min(last_in.values(), key=lambda one: one.position)
     body = event.body
     if not isinstance(body, StageFailed):
-        return []
-    lines = [f"{body.failed_stage} failed: {body.error}: {' '.join(body.message.split())}"]
-    called = _call(session, event)
-    if called is not None:
-        lines += _of_call(called, event.rank)
-    else:
-        about = [f"module {body.module}" if body.module else "", f"rank {event.rank}" if event.rank >= 0 else ""]
-        lines.append("  ".join(filter(None, about)))
-    if body.where:
-        lines.append(f"at {body.where}")
-    return [line for line in lines if line]
+        raise TypeError(f"{event.ref} is a {event.kind}, expected a failure")
+    called = loader_call(session, event)
+    facts = _of_call(called, event.rank) if called is not None else _of_module(body, event.rank)
+    error = f"{body.error}: {' '.join(body.message.split())}"
+    place, _, function = raised_at(body).partition(" ")
+    is_loader = called is not None and function.rpartition(".")[2] == called.loader.rpartition(".")[2]
+    place += f" in {function}" if function and not is_loader else ""
+    return FailingCall(body.failed_stage, error, (*facts, *([("raised at", place)] if place else [])))
 
 
-def _call(session: Session, event: Event) -> LoaderCalled | None:
+def loader_call(session: Session, event: Event) -> LoaderCalled | None:
+    """The loader call around an event."""
     at: Event | None = event
     while at is not None:
         if isinstance(at.body, LoaderCalled):
@@ -37,11 +65,30 @@ def _call(session: Session, event: Event) -> LoaderCalled | None:
     return None
 
 
-def _of_call(called: LoaderCalled, rank: int) -> list[str]:
-    shard = f"  shard {called.shard_id}" if called.shard_id else ""
-    expert = f"  expert {called.expert_id}" if called.expert_id >= 0 else ""
-    return [
-        f"parameter  {called.parameter}  {called.parameter_dtype}{list(called.parameter_shape)}",
-        f"tensor     {called.checkpoint_name}  {called.tensor_dtype}{list(called.tensor_shape)}",
-        f"call       rank {rank}{shard}{expert}  {called.loader}  {called.where}",
-    ]
+def raised_at(failure: StageFailed) -> str:
+    """`file:line function` of the innermost frame that is no library's: where the engine did what failed."""
+    own = (frame for frame in failure.frames if not _OF_A_LIBRARY.search(frame))
+    return next(own, failure.frames[0] if failure.frames else failure.where)
+
+
+def given(called: LoaderCalled) -> str:
+    """What a loader was called with besides the tensors: `shard q, expert 3`; "" for neither."""
+    shard = f"shard {called.shard_id}" if called.shard_id else ""
+    expert = f"expert {called.expert_id}" if called.expert_id >= 0 else ""
+    return ", ".join(part for part in (shard, expert) if part)
+
+
+def _of_call(called: LoaderCalled, rank: int) -> Sequence[tuple[str, str]]:
+    at = f"rank {rank}" if rank >= 0 else ""
+    return (
+        ("parameter", f"{called.parameter}  {called.parameter_dtype}{list(called.parameter_shape)}"),
+        ("tensor", f"{called.checkpoint_name}  {called.tensor_dtype}{list(called.tensor_shape)}"),
+        ("call", ", ".join(part for part in (at, given(called)) if part)),
+        ("loader", called.loader),
+        *([("defined at", called.where)] if called.where else []),
+    )
+
+
+def _of_module(failure: StageFailed, rank: int) -> Sequence[tuple[str, str]]:
+    told = (("module", failure.module), ("rank", str(rank) if rank >= 0 else ""))
+    return tuple((label, text) for label, text in told if text)

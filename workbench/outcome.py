@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sessions.liveness import has_no_recorded_end
+from sessions.loaded import loaded
 from sessions.session import Session
 from workbench.diagnosis.finding import SEVERITIES, Finding
 from workbench.errors import CLEAN, FINDINGS, HOST_FAILED, INCOMPLETE
@@ -76,12 +77,12 @@ def verdict_of(
 
         told, numbers = findings(session, limits), summary(session)
     outcome, exit_code = _judged(session, told, fail_on, has_just_run=has_just_run)
-    manifest = session.manifest
+    manifest, recorded = session.manifest, loaded(session)
     facts: dict[str, object] = {
-        "engine": manifest.engine,
-        "engine_version": manifest.engine_version,
-        "device": manifest.device,
-        "tp": manifest.tp if manifest.engine else None,
+        "engine": recorded.engine,
+        "engine_version": recorded.engine_version,
+        "device": recorded.device,
+        "tp": recorded.tp,
         "duration_s": manifest.outcome.duration_s if manifest.outcome and not has_no_recorded_end(session) else None,
     }
     return Verdict(verb, outcome, exit_code, session.path, numbers, told, facts)

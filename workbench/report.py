@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from sessions.loaded import loaded
 from sessions.session import Session
 from workbench.diagnosis.finding import Finding
 from workbench.failing import failing_call
+from workbench.keeping import Bundle
 from workbench.outcome import Verdict
 
 GLYPHS = {"error": "✗", "warning": "▲", "note": "•"}
 
 
-def report(session: Session, verdict: Verdict) -> list[str]:
-    """The lines: what was loaded, what was counted, what was found, where to look."""
-    manifest = session.manifest
-    loaded = [
-        manifest.name,
-        manifest.format,
-        f"tp {manifest.tp}" if manifest.engine else "",
-        manifest.engine,
-        manifest.device,
-    ]
-    took = f" in {manifest.outcome.duration_s:.1f} s" if manifest.outcome and manifest.outcome.duration_s else ""
-    lines = [f"loaded    {' · '.join(filter(None, loaded))}", f"outcome   {verdict.outcome}{took}"]
+def report(session: Session, verdict: Verdict, named: str = "", bundle: Bundle | None = None) -> list[str]:
+    """The lines: what was loaded, what was counted, what was found, where to look.
+
+    `named` is what the person gave, a bundle perhaps; `bundle` the one that was made now.
+    """
+    outcome, told = session.manifest.outcome, loaded(session)
+    took = f" in {outcome.duration_s:.1f} s" if outcome and outcome.duration_s else ""
+    lines = [f"loaded    {' · '.join((told.name, *told.facts))}", f"outcome   {verdict.outcome}{took}"]
     if verdict.summary is None:
         lines.append("judged    not here: that needs loadscope with its dependencies")
     else:
@@ -31,8 +29,13 @@ def report(session: Session, verdict: Verdict) -> list[str]:
         if verdict.summary.coverage is not None:
             lines.append(f"coverage  {counted(asdict(verdict.summary.coverage))}")
         lines += found(verdict.findings)
-    lines += [f"{'failing' if not number else '':<10}{line}" for number, line in enumerate(failing_call(session))]
-    return [*lines, f"session   {verdict.session}", f"next      loadscope open {verdict.session}"]
+    failing = failing_call(session)
+    for number, line in enumerate(failing.lines if failing is not None else ()):
+        lines.append(f"{'failing' if not number else '':<10}{line}")
+    lines.append(f"session   {verdict.session}")
+    if bundle is not None:
+        lines.append(f"bundle    {bundle.in_words()}")
+    return [*lines, f"next      loadscope open {bundle.path if bundle is not None else named or verdict.session}"]
 
 
 def counted(numbers: dict[str, int]) -> str:

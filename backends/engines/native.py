@@ -102,6 +102,7 @@ ENGINE = Engine(
     module=_PACKAGE,
     distribution="loadscope",
     rank=f"{_PACKAGE}.parallel.groups:tp_rank",
+    tp_size=f"{_PACKAGE}.parallel.groups:tp_size",
     tracepoints=_TRACEPOINTS,
     command=command,
     is_embedded=True,

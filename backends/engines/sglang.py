@@ -220,6 +220,7 @@ ENGINE = Engine(
     module="sglang",
     distribution="sglang",
     rank=f"{_SRT}.distributed.parallel_state:get_tensor_model_parallel_rank",
+    tp_size=f"{_SRT}.distributed.parallel_state:get_tensor_model_parallel_world_size",
     tracepoints=_TRACEPOINTS,
     command=command,
 )

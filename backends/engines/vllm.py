@@ -277,6 +277,7 @@ ENGINE = Engine(
     module="vllm",
     distribution="vllm",
     rank="vllm.distributed.parallel_state:get_tensor_model_parallel_rank",
+    tp_size="vllm.distributed.parallel_state:get_tensor_model_parallel_world_size",
     tracepoints=_TRACEPOINTS,
     command=command,
 )

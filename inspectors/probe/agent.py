@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from inspectors.probe.call import Binding, Call
-from inspectors.probe.events import NO_RANK, EngineFound, InspectorFaulted, TracepointMissing
+from inspectors.probe.events import NO_RANK, EngineFound, InspectorFaulted, RankJoined, TracepointMissing
 from inspectors.probe.failures import error_name, stage_failed
 from inspectors.probe.gate import Gate
 from inspectors.probe.imports import ImportHooks
@@ -38,6 +38,9 @@ class _ThreadState(threading.local):
         self.open_calls = 0
         self.recorded_error: BaseException | None = None
 
+
+_OF_A_RANK = frozenset({"method.select", "weights.create", "weight.map", "weight.load"})
+"""Stages in which an engine's parallel groups are there: before them a rank may be the one of a process alone."""
 
 _Route = tuple[tuple[Inspector, Callable[..., None]], ...]
 """Inspectors of a stage with their method for one verb, in the order in which they are told."""
@@ -82,6 +85,7 @@ class Probe:
         self._routes: dict[tuple[str, str], _Route] = {}
         self._state = _ThreadState()
         self._ranks: dict[str, Callable[[], int]] = {}
+        self._joined = {NO_RANK}
         # Deeper levels come later: on return they are told first, so that what they say lies inside the others' spans.
         for inspector in settings.load_inspectors(self._faulted):
             if includes(self.level, inspector.level):
@@ -201,6 +205,8 @@ class Probe:
         state.open_calls += 1
         call.is_entered = True
         state.recorded_error = None
+        if call.rank not in self._joined and tracepoint.stage in _OF_A_RANK:
+            self._join(call.rank)
         self._tell("enter", call)
         return call
 
@@ -282,11 +288,20 @@ class Probe:
         return NO_RANK
 
     def _rank_function(self, engine: Engine) -> Callable[[], int] | None:
-        module, _, name = engine.rank.partition(":")
-        function = getattr(sys.modules.get(module), name, None)
+        function = _imported(engine.rank)
         if function is not None:
             self._ranks[engine.name] = function
         return function
+
+    def _join(self, rank: int) -> None:
+        """Record the size of the group whose rank makes its first call."""
+        self._joined.add(rank)
+        engine = next((one for one in self._rank_knowing if one.name in self._ranks), None)
+        size = _imported(engine.tp_size) if engine is not None else None
+        if engine is None or size is None:
+            return
+        with self.guarded(None):
+            self.recorder.point(RankJoined(engine=engine.name, tp=int(size())), rank)
 
     # --- inspectors
 
@@ -324,6 +339,12 @@ class Probe:
     def _say(self, text: str) -> None:
         if sys.stderr is not None:
             print(f"loadscope: {text}", file=sys.stderr)
+
+
+def _imported(place: str) -> Callable[[], int] | None:
+    """The function at "module:name" of a module that was imported already."""
+    module, _, name = place.partition(":")
+    return getattr(sys.modules.get(module), name, None) if name else None
 
 
 def _version(distribution: str) -> str:

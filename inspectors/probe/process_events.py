@@ -31,6 +31,15 @@ class EngineFound(Body):
 
 
 @dataclass(frozen=True)
+class RankJoined(Body):
+    """The first model code of a rank: `tp` is the size of its tensor-parallel group, as the engine says it."""
+
+    kind: ClassVar[str] = "rank.joined"
+    engine: str = ""
+    tp: int = 0
+
+
+@dataclass(frozen=True)
 class TracepointMissing(Body):
     """A tracepoint of a known engine did not resolve: what it would have seen is not in this session."""
 

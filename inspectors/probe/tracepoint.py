@@ -69,7 +69,8 @@ class Engine:
 
     `is_embedded` marks the engine that comes with Loadscope and is taken when nobody names one.
     `module` is the import that shows the engine is here; `rank` is the dotted "module:function" that gives the
-    tensor-parallel rank of the calling thread or process; `command` is the argv that loads and runs a model.
+    tensor-parallel rank of the calling thread or process, `tp_size` the one that gives the size of its group, empty
+    where nobody says it; `command` is the argv that loads and runs a model.
     `has_harmless_words`: no word of its command line runs code or writes a file, so that a replay may repeat them.
     `takes_dtype`: its command line has the word `--dtype` for what is not quantized.
     `is_library`: other engines are built on it, and where one of them is at work too, that one knows the rank.
@@ -87,6 +88,7 @@ class Engine:
     has_harmless_words: bool = False
     takes_dtype: bool = False
     is_library: bool = False
+    tp_size: str = ""
 
 
 def version_key(version: str) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ def _told(control: Control, folder: Path, args: Namespace) -> dict[str, object]:
         session.close()
     said: dict[str, object] = {
         "schema": 1, "verb": "attach", "outcome": "ok", "exit_code": CLEAN, "session": str(folder), "pid": control.pid,
-        "state": state["state"], "why": state["why"], "failing_call": failing,
+        "state": state["state"], "why": state["why"], "failing_call": failing.lines if failing is not None else [],
     }  # fmt: skip
     if args.stacks:
         said["threads"] = [{"name": name, "frames": frames} for name, frames in control.stacks()]

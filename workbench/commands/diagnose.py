@@ -17,7 +17,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(args: Namespace) -> int:
-    return conclude(places.session_folder(args.session), args, has_just_run=False)
+    return conclude(places.session_folder(args.session), args, has_just_run=False, named=args.session)
 
 
 COMMAND = Command(

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from inspectors.probe.events import LoaderCalled, WeightsCreated, WeightWritten
 from sessions.ledger import names_in
+from sessions.loaded import tp_of
 from sessions.session import Session
 from sessions.tensors import KeptTensor, kept_tensors
 
@@ -52,7 +53,7 @@ class Side:
     @property
     def ranks(self) -> int:
         """Tensor parallel size."""
-        return max(1, self.session.manifest.tp)
+        return tp_of(self.session)
 
     @cached_property
     def modules(self) -> tuple[str, ...]:

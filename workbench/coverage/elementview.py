@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from inspectors.probe.events import MethodSelected, SkipDecided, WeightRepacked
 from sessions.checkpoint import tensor
 from sessions.coverage import Box
+from sessions.loaded import tp_of
 from sessions.misplaced import Misplaced, misplaced_among
 from sessions.parameters import parameter
 from sessions.provenance import REMOVED, Element, Filled, Repack, Source, element, names_of_parameters, repacks_into
@@ -90,7 +91,7 @@ def element_report(session: Session, text: str, rank: int | None, *, is_processe
 def _misplaced(session: Session, one: Element) -> tuple[Misplaced, ...]:
     """Why the element's writes belong elsewhere; looked for among the ranks of its parameter alone."""
     views = parameter(session, one.view.name)
-    wrong = misplaced_among(views, session.manifest.tp, lambda name: tensor(session, name))
+    wrong = misplaced_among(views, tp_of(session), lambda name: tensor(session, name))
     here = {filled.write.at for filled in one.filled}
     return tuple(found for found in wrong if found.rank == one.view.rank and found.write.at in here)
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from sessions.checkpoint import Consumption, consumption, tensors, unconsumed, writes_by_tensor
 from sessions.coverage import Box
 from sessions.faults import Faults, faults
+from sessions.loaded import tp_of
 from sessions.parameters import ParameterView, parameters
 from sessions.session import Session
 from sessions.stored import Stored
@@ -72,7 +73,7 @@ def gathered(session: Session, *, pattern: str = "", rank: int | None = None, sh
         whole=len(looked_at) - len(odd),
         left=left,
         ranks=tuple(sorted({view.rank for view in views})),
-        tp=session.manifest.tp,
+        tp=tp_of(session),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from inspectors.probe.events import StageFailed
 from sessions.event import Event
+from sessions.loaded import tp_of
 from workbench.diagnosis.case import Case, first_line, in_short, is_divisibility, leaf, remainder
 from workbench.diagnosis.finding import Finding, Rule
 
@@ -39,7 +40,7 @@ def _finding(case: Case, event: Event, failure: StageFailed) -> Finding:
 
 def _remedy(case: Case, failure: StageFailed, size: int, block: int) -> str:
     first = "See first whether the module should be quantized at all (decisions screen)"
-    tp = case.session.manifest.tp
+    tp = tp_of(case.session)
     whole = size * tp
     fits = [n for n in range(1, tp + 1) if block and whole % n == 0 and whole // n % block == 0]
     if fits:

@@ -9,6 +9,7 @@ from sessions.event import Event
 from sessions.rowtext import name_of
 from workbench.diagnosis.case import Case, first_line, is_divisibility, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
+from workbench.failing import given, loader_call, raised_at
 
 NEAR_THE_END = 64
 
@@ -28,13 +29,14 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
     evidence = [case.evidence(event.position, "failed", f"{leaf(failure.error)}: {first_line(failure)}")]
     if failure.call:
         call = case.session.position(event.stream, failure.call)
-        evidence.append(case.evidence(call, "call", f"{failure.checkpoint_name or place} at {failure.failed_stage}"))
+        called = loader_call(case.session, event)
+        at = f"{failure.checkpoint_name or place} at {failure.failed_stage}"
+        evidence.append(case.evidence(call, "call", _called(called) if called is not None else at))
     blamed = _call_of(case, event, failure)
     if blamed is not None and isinstance(blamed.body, LoaderCalled):
-        given = f"{blamed.body.checkpoint_name} {blamed.body.tensor_dtype} {list(blamed.body.tensor_shape)}"
-        evidence.append(case.evidence(blamed.position, "call", f"{given} for {list(blamed.body.parameter_shape)}"))
+        evidence.append(case.evidence(blamed.position, "call", _called(blamed.body)))
     if failure.frames:
-        evidence.append(Evidence(None, "where", failure.frames[0]))
+        evidence.append(Evidence(None, "where", raised_at(failure)))
     return Finding(
         class_=RULE.class_,
         severity="error",
@@ -50,6 +52,11 @@ def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
         rank=event.rank if event.rank >= 0 else None,
         evidence=tuple(evidence),
     )
+
+
+def _called(call: LoaderCalled) -> str:
+    shapes = f"{call.tensor_dtype} {list(call.tensor_shape)} for {list(call.parameter_shape)}"
+    return ", ".join(part for part in (f"{call.checkpoint_name} {shapes}", given(call)) if part)
 
 
 def _call_of(case: Case, event: Event, failure: StageFailed) -> Event | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sessions.loaded import tp_of
 from sessions.misplaced import Misplaced, misplaced
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
@@ -34,7 +35,7 @@ def _finding(case: Case, parameter: str, tensor: str, wrong: list[Misplaced]) ->
         title=f"{leaf(module)}: another rank's part of {source}",
         sentence=(
             f"Rank {first.rank} took {took} of {tensor}, expected {first.wanted}; {len(wrong)} of "
-            f"{case.session.manifest.tp} ranks hold a part that is not theirs. Every element was written."
+            f"{tp_of(case.session)} ranks hold a part that is not theirs. Every element was written."
         ),
         remedy="Compare the start of the cut with rank × length: an offset, a wrong group, or a rank counted from one.",
         module=module,

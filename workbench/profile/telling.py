@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from sessions.loaded import loaded
 from sessions.memory import Climb, Culprit, ProcessMemory
 from sessions.timing import WAITING
 from workbench.profile.profile import OF_FORWARD, TABLES, Profile, phases
@@ -51,9 +53,10 @@ def told(profile: Profile, by: str | None, top: int | None, width: int | None = 
 
 def head(profile: Profile) -> list[str]:
     """What was recorded, how long it took and on what machine."""
-    manifest, timing = profile.manifest, profile.timing
-    words = (manifest.name, manifest.format, f"tp {manifest.tp}" if manifest.engine else "", manifest.engine,
-             profile.device or manifest.device, "" if profile.rank is None else f"rank {profile.rank}")  # fmt: skip
+    timing, told = profile.timing, loaded(profile.session)
+    if profile.device:
+        told = replace(told, device=profile.device)
+    words = (told.name, *told.facts, "" if profile.rank is None else f"rank {profile.rank}")
     parts = " · ".join(f"{one.name} {duration(one.ns)}" for one in phases(profile))
     where = "" if timing.processes <= 1 else f" over {timing.processes} processes"
     lines = [f"profile   {' · '.join(filter(None, words))}", f"total     {duration(timing.total_ns)}{where}: {parts}"]
@@ -67,7 +70,8 @@ def head(profile: Profile) -> list[str]:
             f"machine   memcpy {rate(machine.memcpy_bytes_per_s)} by one thread"
             f"{product if machine.matmul_flops_per_s else ''} · {some(machine.processors, 'processor')}"
         )
-    state = manifest.outcome.state if manifest.outcome is not None else ""
+    outcome = profile.manifest.outcome
+    state = outcome.state if outcome is not None else ""
     if profile.is_live:
         lines.append("state     the host still runs: this is what it did until now")
     elif state not in ("", "ok"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from sessions.alignment import Alignment, FieldDifference, identity
 from sessions.differing import Difference
 from sessions.event import Event
+from sessions.loaded import loaded
 from sessions.rowtext import label_of
 from sessions.session import Session
 from workbench.errors import CLEAN, FINDINGS
@@ -37,9 +38,8 @@ def exit_code(found: Alignment) -> int:
 
 def lines(found: Alignment, notes: list[str], side: Side) -> list[str]:
     """The report, for people: context first, then the verdict, then where to look."""
-    manifest = found.first.manifest
-    loaded = (manifest.name, manifest.format, f"tp {manifest.tp}" if manifest.engine else "", manifest.engine)
-    out = [f"{side.first:<10}{' · '.join(printable(one) for one in loaded if one)}"]
+    told = loaded(found.first)
+    out = [f"{side.first:<10}{' · '.join(printable(one) for one in (told.name, *told.facts) if one)}"]
     out += [f"{'note':<10}{printable(note)}" for note in notes]
     for n, one in enumerate(found.context):
         out.append(f"{'' if n else 'context':<10}{one.name}: {_value(one.first)} → {_value(one.second)}")

@@ -76,7 +76,7 @@ class Recording:
             print(f"loadscope: no bundle of {item.nodeid}: {error}", file=sys.stderr)
             return
         if self._kept is not None:
-            told = [(PROPERTY, str(self._kept.path)), (FAILURE_PROPERTY, " · ".join(self._kept.lines))]
+            told = [(PROPERTY, str(self._kept.path)), (FAILURE_PROPERTY, "\n".join(self._kept.lines))]
             item.user_properties.extend(told)
             report.user_properties = list(item.user_properties)
             text = "\n".join([*self._kept.lines, f"bundle     loadscope open {self._kept.path}"])
@@ -94,7 +94,8 @@ class Recording:
             return
         terminalreporter.section("loadscope")
         for nodeid, told in found.items():
-            terminalreporter.line(f"{nodeid}: {told.get(FAILURE_PROPERTY) or 'no call failed'}")
+            failed, _, _ = told.get(FAILURE_PROPERTY, "").partition("\n")
+            terminalreporter.line(f"{nodeid}: {failed or 'no call failed'}")
             terminalreporter.line(f"  loadscope open {told[PROPERTY]}")
         rows = [(nodeid, told.get(FAILURE_PROPERTY, ""), Path(told[PROPERTY]).name) for nodeid, told in found.items()]
         page = markdown(rows)

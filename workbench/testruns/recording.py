@@ -133,7 +133,9 @@ def _first_sight(folder: Path) -> list[str] | None:
     except SessionError:
         return []
     try:
-        return failing_call(session) if holds_observations(session) else None
+        failing = failing_call(session)
+        told = failing.lines if failing is not None else []
+        return told if holds_observations(session) else None
     finally:
         session.close()
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 MAX_BYTES = 1_000_000
 """Job pages are cut at 1 MiB."""
 
-
 MAX_CELL = 2000
 _ESCAPED = {"<": "&lt;", ">": "&gt;", "&": "&amp;"} | {c: f"\\{c}" for c in "\\`*_[]|#~"}
 
@@ -27,9 +26,6 @@ def markdown(rows: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that stays in its cell and is no markup."""
-    plain = " ".join(text.split())
-    escaped = "".join(
-        f"\\{c}" if c in "\\`*_[]|#~" else {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(c, c) for c in plain
-    )
-    return escaped[:2000]
+    """Text that stays in its cell and is no markup; its lines below each other."""
+    lines = (" ".join(line.split()) for line in text[:MAX_CELL].splitlines())
+    return "<br>".join("".join(_ESCAPED.get(c, c) for c in line) for line in lines if line)

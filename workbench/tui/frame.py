@@ -58,15 +58,12 @@ def position_of(host: Host, session: Session) -> int | None:
 
 def header_left(snapshot: Snapshot) -> Text:
     """Name, format, tp and engine."""
-    manifest = snapshot.manifest
-    engine = " ".join(part for part in (manifest.engine, manifest.engine_version) if part not in {"", "source"})
-    facts = [manifest.format, f"tp {manifest.tp}", engine, manifest.device if manifest.device != "cpu" else ""]
-    judgement = snapshot.judgement
-    told = " · ".join(one for one in facts if one)
+    loaded, judgement = snapshot.loaded, snapshot.judgement
+    told = " · ".join(one for one in loaded.facts if one != "cpu")
     if judgement is not None:
         comparison = judgement.comparison
         told += f"  against {comparison.reference.differing(comparison.candidate)}"
-    return paint("{A|◆} {b|$}  {m|$}", manifest.name or "session", told)
+    return paint("{A|◆} {b|$}  {m|$}", loaded.name or "session", told)
 
 
 def state(snapshot: Snapshot, host: Host) -> Text:

@@ -10,6 +10,7 @@ from sessions.checkpoint import header
 from sessions.decisions import DecisionView, decisions
 from sessions.errors import SessionError
 from sessions.liveness import is_running
+from sessions.loaded import NOTHING, Loaded, loaded
 from sessions.manifest import Manifest
 from sessions.moments import moments, parameters_at
 from sessions.parameters import ParameterView
@@ -48,6 +49,7 @@ class Snapshot:
     """
 
     manifest: Manifest
+    loaded: Loaded
     count: int = 0
     now: int = -1
     is_live: bool = False
@@ -106,7 +108,8 @@ class Folding:
         """The manifest and the first rows, before anything else is folded."""
         count = len(self._session)
         timeline = self._part("timeline", self._timed, None)
-        return Snapshot(self._session.manifest, count, count - 1, timeline=timeline, is_pending=True)
+        told = self._part("loaded", lambda: loaded(self._session), NOTHING)
+        return Snapshot(self._session.manifest, told, count, count - 1, timeline=timeline, is_pending=True)
 
     def fold(self, now: int | None) -> Snapshot:
         """The snapshot as of position `now`, or of the end."""
@@ -122,6 +125,7 @@ class Folding:
         found = self._part("findings", lambda: tuple(findings(session)), none)
         return Snapshot(
             manifest=session.manifest,
+            loaded=self._part("loaded", lambda: loaded(session), NOTHING),
             count=count,
             now=at,
             is_live=is_live,

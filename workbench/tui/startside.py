@@ -78,10 +78,11 @@ def _cause(snapshot: Snapshot, width: int) -> Lines:
 def _recorded(one: Recent, snapshot: Snapshot) -> Lines:
     names = {view.name for view in snapshot.parameters}
     full = {view.name for view in snapshot.parameters if view.coverage.never_written == 0}
+    told = snapshot.loaded
     pairs = (
         ("level", one.manifest.level, "events", f"{snapshot.count:,}"),
-        ("ranks", str(one.manifest.tp), "size", size(size_bytes(one.path))),
-        ("engine", one.manifest.engine or "–", "device", one.manifest.device or "–"),
+        ("ranks", str(told.tp or "–"), "size", size(size_bytes(one.path))),
+        ("engine", told.engine or "–", "device", told.device or "–"),
     )
     lines = [said("recorded", "f")]
     lines += [paint("{m|$}$ {m|$}$", a.ljust(11), b.ljust(12), c.ljust(9), d) for a, b, c, d in pairs]

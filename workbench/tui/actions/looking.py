@@ -31,7 +31,7 @@ def next_rank(by: int) -> Callable[[SessionScreen], None]:
     def act(screen: SessionScreen) -> None:
         if screen.snapshot is None:
             return
-        total = max(1, screen.snapshot.manifest.tp)
+        total = screen.snapshot.loaded.tp or 1
         at = -1 if screen.desk.rank is None else screen.desk.rank
         rank = (at + 1 + by) % (total + 1) - 1
         screen.desk.set_rank(None if rank < 0 else rank)

@@ -201,8 +201,8 @@ class SessionScreen(Screen[None]):
         view = self.view = self._made(Reading(session, snapshot, self._hints), self.desk.lens)
         cursor = self._cursor(view)
         above = self.query_one("#above", Pane)
-        has_room = self.size.width >= ROOMY and self.size.height >= ROOMY_ROWS and view.rows
-        lines = self._above(view) if has_room else []
+        has_room = self.size.width >= ROOMY and self.size.height >= ROOMY_ROWS
+        lines = self._above(view, has_room=has_room) if view.rows else []
         above.display = bool(lines)
         above.styles.height = len(lines) + 1 if lines else 0
         above.put(lines)
@@ -221,9 +221,9 @@ class SessionScreen(Screen[None]):
         except Exception as error:  # noqa: BLE001 - one broken question must leave the seven others usable
             return Broken(reading, lens, fault_of(error))
 
-    def _above(self, view: View) -> Lines:
+    def _above(self, view: View, *, has_room: bool) -> Lines:
         try:
-            return view.above(max(20, self.query_one("#left").content_size.width - 2))
+            return (view.above if has_room else view.brief)(max(20, self.query_one("#left").content_size.width - 2))
         except Exception as error:  # noqa: BLE001 - the list stays usable when its graphic fails
             return [said(f"✗ {fault_of(error).what}", "e")]
 

@@ -154,9 +154,8 @@ class StartScreen(Screen[None]):
         line.append(" " * max(1, room - name.cell_len + 1))
         line.append_text(said(" ".join(facts.format.split()[:2])[:12], "m"))
         line.append(" " * max(1, room + 16 - line.cell_len))
-        line.append_text(
-            paint("{m|tp $}  {m|$}  {m|$}", str(facts.tp).ljust(2), cut(said(facts.engine), 9).plain.ljust(9), when)
-        )
+        size = f"tp {facts.tp}" if facts.engine else ""
+        line.append_text(paint("{m|$}  {m|$}  {m|$}", size.ljust(5), cut(said(facts.engine), 9).plain.ljust(9), when))
         return line
 
     def on_moved(self, message: Moved) -> None:

@@ -351,7 +351,7 @@ def _bare(name: str) -> str:
 
 
 def _tp(reading: Reading) -> int:
-    return reading.snapshot.manifest.tp
+    return reading.snapshot.loaded.tp or 1
 
 
 _LEADS: dict[type, tuple[Hint, ...]] = {

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from rich.text import Text
 
 from workbench.diagnosis.finding import Evidence, Finding
+from workbench.failing import FailingCall, failing_call
 from workbench.tui.keymap import hint
 from workbench.tui.lens import Lens, Place
 from workbench.tui.marks import line
 from workbench.tui.paint import Lines, cut, padded, paint, said, wrapped
-from workbench.tui.views.view import Leads, Page, Reading, View, blank
+from workbench.tui.views.view import Leads, Page, Reading, View, blank, fact
 from workbench.tui.widgets.longlist import Column
 from workbench.tui.wording import dtype
 
@@ -25,6 +27,8 @@ LOOKS = {
     "parameter.registered": "parameters",
     "kernel.launched": "Kernels",
 }
+LABEL = 11
+LESS = frozenset({"loader", "defined at"})
 MOST_STEPS = 4
 MOST_LINES = 4
 ARROW = 4
@@ -57,6 +61,7 @@ class Findings(View):
 
     def __init__(self, reading: Reading, lens: Lens) -> None:
         super().__init__(reading, lens)
+        self.failing = reading.session.kept("failing call", lambda: failing_call(reading.session))
         every = _nested(reading.snapshot.findings)
         self.total = len(every)
         kept = [row for row in every if lens.filter.strip("*\"' ").lower() in _searched(row.finding)]
@@ -82,9 +87,16 @@ class Findings(View):
         return next((one.position for one in row.finding.evidence if one.position is not None), None)
 
     def above(self, width: int) -> Lines:
-        """How the first root cause came about, one column a stage."""
+        """How the first root cause came about, one column a stage; the call at which the host failed."""
         chosen = next((row.finding for row in self.rows if row.finding.steps), None)
-        return came_about(chosen, width) if chosen is not None else []
+        return [
+            *(came_about(chosen, width) if chosen is not None else []),
+            *(where_it_failed(self.failing, width) if self.failing is not None else []),
+        ]
+
+    def brief(self, width: int) -> Lines:
+        """The failing call without what its place tells as well."""
+        return facts_of(self.failing, width, without=LESS) if self.failing is not None else []
 
     def detail(self, row: Row, width: int) -> Lines:
         """Class, one sentence, evidence, what it explains, what to try."""
@@ -218,6 +230,18 @@ def _nested(found: Sequence[Finding]) -> list[Row]:
     for one in found:
         add(one, 0)
     return rows
+
+
+def where_it_failed(failing: FailingCall, width: int) -> Lines:
+    """Stage and exception, then a line a fact."""
+    lines = [said("where it failed", "f"), blank(), *limited(wrapped(failing.failed, width, "e"), 2)]
+    return [*lines, *facts_of(failing, width), blank()]
+
+
+def facts_of(failing: FailingCall, width: int, without: AbstractSet[str] = frozenset()) -> Lines:
+    """One line a fact; of names and places that are too long the ends are kept."""
+    room, told = width - LABEL, [(label, text) for label, text in failing.facts if label not in without]
+    return [fact(label, cut(said(text), room, keeps_end=True), indent=LABEL) for label, text in told]
 
 
 def came_about(finding: Finding, width: int) -> Lines:

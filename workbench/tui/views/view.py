@@ -71,6 +71,11 @@ class View:
         """A graphic over the list."""
         return []
 
+    def brief(self, width: int) -> Lines:
+        """What stands over the list where there is no room for the graphic: a few lines at most."""
+        del width
+        return []
+
     def empty(self, width: int) -> Lines:
         """What would be here, why it is not, and the key that helps."""
         raise NotImplementedError
