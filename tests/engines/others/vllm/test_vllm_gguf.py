@@ -12,6 +12,12 @@ of_every_load = pytest.mark.parametrize(
 )
 
 
+def filled(told):
+    """Digests of the parameters as processed, but the types of fused ones: the plugin never fills that memory."""
+    unset = ("qkv_proj.qweight_type", "gate_up_proj.qweight_type")
+    return {name: digest for name, digest in told["processed"].items() if not name.endswith(unset)}
+
+
 @of_every_load
 def test_a_gguf_file_is_recorded_whole_and_left_as_it_is(trace_vllm, untraced_vllm, vllm_checkpoint, checkpoint, tp):
     file = vllm_checkpoint(checkpoint)
@@ -20,9 +26,9 @@ def test_a_gguf_file_is_recorded_whole_and_left_as_it_is(trace_vllm, untraced_vl
     for rank, told in without.told.items():
         names = [call.body.loader.rpartition(".")[2] for call in calls if call.rank == rank]
         assert Counter(names) == told["counted"]
-        assert (traced.told[rank]["processed"], traced.told[rank]["tokens"]) == (told["processed"], told["tokens"])
-        assert len(told["processed"]) > 20
-        assert len(told["tokens"]) == 4
+        assert traced.told[rank]["tokens"] == told["tokens"]
+        assert filled(traced.told[rank]) == filled(told)
+        assert (len(filled(told)) > 20, len(told["tokens"])) == (True, 4)
     assert {call.body.outcome for call in calls} == {"returned"}
     assert all(call.body.parameter and call.body.checkpoint_name for call in calls)
     assert traced.of("tracepoint.missing") == traced.of("inspector.faulted") == []
