@@ -316,6 +316,16 @@ def tp_rank() -> int:
     return int(distributed.get_rank())
 
 
+def tp_size() -> int:
+    """1 in a process alone; 0, not known, among several: they may as well have the whole model each."""
+    distributed = sys.modules.get("torch.distributed")
+    is_joined = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    said = (
+        str(distributed.get_world_size()) if is_joined and distributed is not None else os.environ.get("WORLD_SIZE", "")
+    )
+    return int(said in {"", "1"})
+
+
 def command(launch: Launch) -> tuple[str, ...]:
     """The argv of one load in one process, and of a greedy generation where token ids are given."""
     argv = [launch.python or sys.executable, "-m", f"{__package__}._transformers_launch", launch.model]
@@ -330,6 +340,7 @@ ENGINE = Engine(
     module="transformers",
     distribution="transformers",
     rank=f"{__name__}:tp_rank",
+    tp_size=f"{__name__}:tp_size",
     tracepoints=_TRACEPOINTS,
     command=command,
     takes_dtype=True,
