@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from workbench import plugins
+from workbench.diagnosis.verdict import rules
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,6 +41,12 @@ def test_a_readme_without_the_commands_is_refused(tmp_path: Path):
 def test_every_verb_stands_in_the_readme_and_every_verb_there_exists():
     named = set(re.findall(r"^\| `loadscope (\w+)", README, flags=re.MULTILINE))
     assert named == set(plugins.names(plugins.VERBS))
+
+
+def test_every_rule_stands_in_the_readme_of_the_diagnosis():
+    table = (ROOT / "workbench/diagnosis/README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `([a-z-]+/[a-z-]+)` \|", table, flags=re.MULTILINE))
+    assert {rule.class_ for rule in rules()} - named == set()
 
 
 def test_the_pinned_versions_are_the_ones_installed_together():

@@ -46,7 +46,7 @@ def _facts(control: Control | None, folder: Path | None, args: Namespace) -> Fac
         said["threads"] = [{"name": name, "frames": frames} for name, frames in control.stacks()]
     if args.release:
         control.release()
-        said["state"] = "running"
+        said |= {"state": "running", "why": ""}
     return said
 
 
