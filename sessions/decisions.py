@@ -74,6 +74,13 @@ class DecisionView:
         return tuple(f"{prefix}.{part}" if prefix else part for part in FUSED.get(name, ()))
 
     @property
+    def name_on_disk(self) -> str:
+        """What the checkpoint calls this very module, where it is another name than the model's; else ""."""
+        found = next((tensor.name.rpartition(".")[0] for tensor in self.header), "")
+        is_same_leaf = found.rpartition(".")[2] == self.module.rpartition(".")[2]  # not one of its parts
+        return found if is_same_leaf and found != self.module else ""
+
+    @property
     def hidden_entry(self) -> int:
         """The list entry that names this module, or the first of all its parts, yet was not compared; -1 for none.
 
@@ -85,9 +92,8 @@ class DecisionView:
             return -1
         if self.module in self.ignored and self.module not in self.tried:
             return self.ignored.index(self.module)
-        on_disk = next((t.name.rpartition(".")[0] for t in self.header), "")
-        if on_disk in self.ignored and on_disk not in self.tried:
-            return self.ignored.index(on_disk)
+        if self.name_on_disk in self.ignored and self.name_on_disk not in self.tried:
+            return self.ignored.index(self.name_on_disk)
         parts = self.parts if set(self.tried) <= {self.module} else ()
         if parts and all(part in self.ignored for part in parts):
             return min(self.ignored.index(part) for part in parts)

@@ -53,7 +53,7 @@ def _hidden_parts(decision: DecisionView) -> tuple[str, ...]:
 def _other_name(decision: DecisionView) -> str:
     """The entry that names the module as the checkpoint does, which the model calls otherwise; "" for another cause."""
     entry = decision.ignored[decision.hidden_entry] if decision.hidden_entry >= 0 else ""
-    return entry if entry == decision.header[0].name.rpartition(".")[0] != decision.module else ""
+    return entry if entry == decision.name_on_disk else ""
 
 
 def _reason(decision: DecisionView) -> str:
