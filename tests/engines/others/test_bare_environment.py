@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from sessions.bundle.unpacking import unpack
+from sessions.session import Session
+from workbench import launching
 
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,19 +38,37 @@ def packages_of(python: Path) -> Path:
     return Path(asked.stdout.strip())
 
 
-@pytest.fixture(scope="module")
-def bare_python(engine_python, tmp_path_factory) -> Path:
-    """A Python with that SGLang, our four packages and their one line in site-packages: what the wheel brings."""
-    engine = engine_python("sglang-0.5.10")
-    home = tmp_path_factory.mktemp("bare")
+DOOR = "[sglang.srt.plugins]\nloadscope = inspectors.probe.bootstrap:arm\n"
+SCRIPT = """
+import sys
+from backends.engines import _sglang_launch as launch
+
+launch._import_sglang()
+from sglang.srt.plugins import load_plugins
+load_plugins()  # as SGLang's engine, scheduler and workers do when they begin
+launch.load(launch._parsed([sys.argv[1], "--tp", "4", "--rank", "1", "--quantization", "w8a8_int8"]), 1)
+"""
+
+
+def python_with(engine: Path, home: Path, name: str, content: str) -> Path:
+    """A Python with that SGLang, our four packages, and one file more in its site-packages."""
     subprocess.run([str(engine), "-m", "venv", "--without-pip", str(home)], check=True)
     python = home / "bin" / "python"
     packages = packages_of(python)
     for package in OURS:
         (packages / package).symlink_to(ROOT / package)
     (packages / "engine.pth").write_text(f"{packages_of(engine)}\n")
-    (packages / "loadscope.pth").write_text((ROOT / "inspectors" / "probe" / "loadscope.pth").read_text())
+    file = packages / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(content)
     return python
+
+
+@pytest.fixture(scope="module")
+def bare_python(engine_python, tmp_path_factory) -> Path:
+    """What the wheel brings: packages, and one line in site-packages."""
+    line = (ROOT / "inspectors" / "probe" / "loadscope.pth").read_text()
+    return python_with(engine_python("sglang-0.5.10"), tmp_path_factory.mktemp("bare"), "loadscope.pth", line)
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +113,23 @@ async def test_the_first_screen_of_the_bundle_names_the_failing_call(failed, tmp
         "F1  in_proj_qkv.weight_scale: one element",
     ):
         assert part in shown, shown
+
+
+@pytest.mark.parametrize("version", ["0.5.11", "0.5.23"])
+def test_the_door_for_plugins_arms_the_probe_where_no_pth_file_is_read(engine_python, checkpoints, tmp_path, version):
+    entry = "loadscope-0.1.0.dist-info/entry_points.txt"
+    python = python_with(engine_python(f"sglang-{version}"), tmp_path / "venv", entry, DOOR)
+    (tmp_path / "load.py").write_text(SCRIPT)
+    command = (str(python), str(tmp_path / "load.py"), str(checkpoints("packed_int8")))
+    watch = launching.Watch(verb="run", output=str(tmp_path / "session"))
+    host = launching.host_of_command(command, ("backends.engines.sglang",), watch)
+    host.start({"OMP_NUM_THREADS": "1"})
+    outcome = host.wait()
+    session = Session.open(tmp_path / "session")
+    try:
+        names = {call.body.checkpoint_name for call in session.of_kinds("loader.called")}
+        listed = {tensor.body.checkpoint_name for tensor in session.of_kinds("tensor.listed")}
+        assert (outcome.exit_code, names) == (0, listed)
+        assert list(session.of_kinds("tracepoint.missing")) == []
+    finally:
+        session.close()
