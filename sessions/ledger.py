@@ -127,8 +127,10 @@ def _read(session: Session) -> Ledger:
 
 
 def _tied(session: Session) -> dict[Key, tuple[str, int]]:
-    rows = list(session.rows("model.loaded", ("tied", "tied_to")))
-    return {(row[5], n): (to, row[0]) for row in rows for n, to in zip(row[6] or (), row[7] or (), strict=False)}
+    """Parameters that are another module's tensor; one of the same module became so in its post-processing."""
+    rows = session.rows("model.loaded", ("tied", "tied_to"))
+    told = ((row, name, to) for row in rows for name, to in zip(row[6] or (), row[7] or (), strict=False))
+    return {(row[5], name): (to, row[0]) for row, name, to in told if name.rpartition(".")[0] != to.rpartition(".")[0]}
 
 
 def _call(row: Row) -> tuple[Key, Call]:
