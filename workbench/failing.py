@@ -5,26 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from inspectors.probe.events import LoaderCalled, StageFailed
+from sessions.bundle.layout import STACKS
 from sessions.event import Event
+from sessions.manifest import Outcome
 from sessions.session import Session
 
 _OF_A_LIBRARY = re.compile(r"/torch/|/numpy/|/safetensors/|/gguf/|/python3\.\d+/(?!(site|dist)-packages/)|^<frozen ")
 
 
+_MAX_STACKS_BYTES = 1 << 20
+
+
 @dataclass(frozen=True)
 class FailingCall:
-    """`error` is the exception in one line; `facts` are (label, text): parameter, tensor, call, loader, places."""
+    """`error` is the exception in one line; `facts` are (label, text): parameter, tensor, call, loader, places.
+
+    `what` is "failed", or "never ended" for the call in which a host was given up or killed.
+    """
 
     stage: str
     error: str
     facts: tuple[tuple[str, str], ...]
+    what: str = "failed"
 
     @property
     def failed(self) -> str:
         """Stage and exception."""
-        return f"{self.stage} failed: {self.error}"
+        return f"{self.stage} {self.what}: {self.error}"
 
     @property
     def lines(self) -> list[str]:
@@ -36,12 +46,13 @@ def failing_call(session: Session) -> FailingCall | None:
     """The failure that the others followed from: of the last one in each process the earliest; None without any.
 
     A process may go on after an exception that passed a tracepoint, and ranks that wait for a failed one fail later.
+    Without a failure it is the first loader call that a host was in when it was given up or killed.
     """
     last_in: dict[int, Event] = {}
     for event in session.of_kinds(StageFailed.kind):
         last_in[event.stream] = event
     if not last_in:
-        return None
+        return _never_ended(session)
     event = min(last_in.values(), key=lambda one: one.position)
     body = event.body
     if not isinstance(body, StageFailed):
@@ -53,6 +64,42 @@ def failing_call(session: Session) -> FailingCall | None:
     is_loader = called is not None and function.rpartition(".")[2] == called.loader.rpartition(".")[2]
     place += f" in {function}" if function and not is_loader else ""
     return FailingCall(body.failed_stage, error, (*facts, *([("raised at", place)] if place else [])))
+
+
+def _never_ended(session: Session) -> FailingCall | None:
+    outcome = session.manifest.outcome
+    if outcome is None or outcome.state not in {"failed", "killed"}:
+        return None
+    called = next((one for one in session.of_kinds(LoaderCalled.kind) if one.is_open), None)
+    if called is None or not isinstance(called.body, LoaderCalled):
+        return None
+    place = waits_at(session.folder, called.body.where)
+    facts = (*_of_call(called.body, called.rank), *([("waits at", place)] if place else []))
+    return FailingCall(called.stage, how_it_ended(outcome), facts, "never ended")
+
+
+def how_it_ended(outcome: Outcome) -> str:
+    """`the host did not end within 20 s`, `the host was ended by SIGKILL`, `the host failed with exit code 1`."""
+    late = outcome.extra.get("timed_out_after_s")
+    if isinstance(late, (int, float)):
+        return f"the host did not end within {late:g} s"
+    if outcome.signal:
+        return f"the host was ended by {outcome.signal}"
+    return f"the host failed with exit code {outcome.exit_code}"
+
+
+def waits_at(folder: Path, loader: str) -> str:
+    """Where the thread was, when the host was given up, that ran the loader defined at `loader`; "" if nobody says."""
+    try:
+        text = (folder / STACKS).read_bytes()[:_MAX_STACKS_BYTES].decode("utf-8", "replace")
+    except OSError:
+        return ""
+    file = loader.rpartition(":")[0]
+    for thread in text.split("\n  thread ")[1:]:
+        frames = [line.strip() for line in thread.splitlines()[1:] if line.startswith("    ")]
+        if file and any(frame.startswith(f"{file}:") for frame in frames):
+            return next((frame for frame in frames if not _OF_A_LIBRARY.search(frame)), frames[0])
+    return ""
 
 
 def loader_call(session: Session, event: Event) -> LoaderCalled | None:

@@ -10,6 +10,7 @@ from sessions.bundle.layout import DEFAULT_MAX_BYTES, SUFFIX
 from sessions.bundle.packing import Contents, pack
 from sessions.manifest import Outcome
 from workbench.errors import UserError
+from workbench.failing import how_it_ended
 
 FAILURE, ALWAYS = "failure", "always"
 
@@ -65,9 +66,4 @@ def keep(folder: Path, outcome: Outcome, args: Namespace) -> Bundle | None:
 
 
 def _why(outcome: Outcome) -> str:
-    late = outcome.extra.get("timed_out_after_s")
-    if late is not None:
-        return f"the host did not end within {late:g} s"
-    if outcome.signal:
-        return f"the host was ended by {outcome.signal}"
-    return "asked for" if outcome.state == "ok" else f"the host failed with exit code {outcome.exit_code}"
+    return "asked for" if outcome.state == "ok" else how_it_ended(outcome)

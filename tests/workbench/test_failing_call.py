@@ -87,6 +87,38 @@ async def test_the_first_screen_of_the_bundle_names_the_call_at_any_size(failed,
         assert part in shown, shown
 
 
+HANGS = """
+import sys, threading
+from backends.native.cli import main
+from backends.native.layers import linear
+
+load = linear.FusedColumnLinear.weight_loader
+
+def wait_for_ever(self, param, loaded_weight, *args, **kwargs):
+    if "layers.1.mlp" in param.full_name:
+        threading.Event().wait()
+    return load(self, param, loaded_weight, *args, **kwargs)
+
+linear.FusedColumnLinear.weight_loader = wait_for_ever
+main(sys.argv[1:])
+"""
+
+
+@needs_arming
+def test_a_load_that_hangs_is_told_by_the_call_it_never_came_out_of(loadscope, model, tmp_path):
+    (tmp_path / "hangs.py").write_text(HANGS)
+    command = (sys.executable, tmp_path / "hangs.py", model, "--load-only")
+    bundle = tmp_path / "hangs.zip"
+    words = ("-q", "--on", "failure", "--timeout", 12, "--bundle", bundle, "-o", tmp_path / "run")
+    assert loadscope("run", *words, "--", *command).exit_code == 4
+    said = loadscope("diagnose", bundle).stdout
+    assert "F1 ✗ the host did not end within 12 s" in said
+    told = said.partition("failing   ")[2]
+    assert told.splitlines()[0] == "weight.load never ended: the host did not end within 12 s"
+    assert "parameter  model.layers.1.mlp." in told
+    assert f"waits at   {tmp_path / 'hangs.py'}:10 wait_for_ever" in told
+
+
 def test_of_several_processes_the_one_that_failed_first_is_told_and_of_each_its_last_failure(tmp_path):
     (tmp_path / "streams").mkdir()
     Manifest(id="x").write(tmp_path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from inspectors.probe.events import LoaderCalled, StageFailed
+from sessions.bundle.layout import STACKS
 from sessions.event import Event
+from sessions.manifest import Outcome
 from sessions.rowtext import name_of
 from workbench.diagnosis.case import Case, first_line, is_divisibility, leaf
 from workbench.diagnosis.finding import Evidence, Finding, Rule
-from workbench.failing import given, loader_call, raised_at
+from workbench.failing import failing_call, given, how_it_ended, loader_call, raised_at
 
 NEAR_THE_END = 64
 
@@ -20,7 +22,7 @@ def _judge(case: Case) -> Iterator[Finding]:
             yield _raised(case, event, failure)
     outcome = case.outcome
     if outcome is not None and outcome.state in {"failed", "killed"} and not case.failures:
-        yield _ended(case, outcome.signal or f"exit code {outcome.exit_code}")
+        yield _ended(case, outcome)
 
 
 def _raised(case: Case, event: Event, failure: StageFailed) -> Finding:
@@ -68,22 +70,29 @@ def _call_of(case: Case, event: Event, failure: StageFailed) -> Event | None:
     return mine[-1] if mine else None
 
 
-def _ended(case: Case, how: str) -> Finding:
-    count = case.session.log_count
+def _ended(case: Case, outcome: Outcome) -> Finding:
+    count, how = case.session.log_count, how_it_ended(outcome)
     lines = [line.text.strip() for line in case.session.log_lines(max(0, count - 8), count)]
     last = next((line for line in reversed(lines) if line), "")
     position = len(case.session) - 1
-    inside = _innermost_open(case)
-    place = (
-        f"inside {inside.kind} ({inside.ref}, {name_of(inside.body)})" if inside else "outside of every watched step"
-    )
     evidence = [case.evidence(position, "last event", case.session.event(position).kind)] if position >= 0 else []
+    inside, place = _innermost_open(case), "outside of every watched step"
+    if inside is not None:
+        place = f"inside {inside.kind} ({inside.ref}, {name_of(inside.body)})"
+        evidence.insert(0, case.evidence(inside.position, "in flight", name_of(inside.body)))
+    failing = failing_call(case.session)
+    waits = dict(failing.facts).get("waits at", "") if failing is not None else ""
+    evidence += [Evidence(None, "waits at", waits)] if waits else []
     return Finding(
         class_=RULE.class_,
         severity="error",
-        title=f"the host ended with {how}",
-        sentence=f"The host ended with {how} {place}{f'; last line: {last}' if last else ''}.",
-        remedy="Read the end of the host's log (l); a signal without a message is often the out-of-memory killer.",
+        title=how,
+        sentence=f"{how[0].upper()}{how[1:]}, {place}{f'; last line: {last}' if last else ''}.",
+        remedy=(
+            f"Read in {STACKS} of the session what each thread was doing, and the end of the log (l)."
+            if "timed_out_after_s" in outcome.extra
+            else "Read the end of the host's log (l); a signal without a message is often the out-of-memory killer."
+        ),
         evidence=(*evidence, *([Evidence(None, "log", last)] if last else [])),
     )
 
