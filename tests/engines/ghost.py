@@ -163,7 +163,8 @@ def ghost_load(folder: Path, scratch: Path, loaded: Callable[[Path], Loaded], *,
     for write, loads, count in ((write_plane, planes, PLANES), (write_digit, digits, DIGITS if has_casts else 0)):
         for number in range(count):
             target = write(folder, scratch / f"{write.__name__}-{number}", number)
-            loads.append(loaded(target))
+            # copies: an engine may load the next plane over the parameters it gave
+            loads.append({name: one.clone() for name, one in loaded(target).items()})
             shutil.rmtree(target)
     return joined_planes(planes), joined_digits(digits)
 
