@@ -140,7 +140,8 @@ async def test_leaving_the_screens_lets_all_ranks_go(hosts, tmp_path):
 
 def test_a_workbench_that_is_interrupted_lets_all_ranks_go(hosts, tmp_path):
     code = (
-        "import sys; from sessions.together import Together\n"
+        "import signal, sys; from sessions.together import Together\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in the background it may be ignored
         "while (it := Together.connect(sys.argv[1])) is None or len(it.ranks()) < 3: pass\n"
         "while it.wait(1)['state'] != 'paused': pass\n"
         "it.run('next'); print('stepping', flush=True)\n"
@@ -153,7 +154,7 @@ def test_a_workbench_that_is_interrupted_lets_all_ranks_go(hosts, tmp_path):
     )  # fmt: skip
     assert client.stdout.readline() == "stepping\n"
     client.send_signal(signal.SIGINT)
-    client.communicate()
+    client.communicate(timeout=60)
     assert [host.wait(60) for host in hosts] == [0, 0, 0]
 
 
