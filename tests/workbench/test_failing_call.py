@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from tui_driver import opened_at
 
 from inspectors.probe.events import LoaderCalled, StageFailed
 from inspectors.probe.recorder import Recorder
@@ -23,17 +23,6 @@ needs_arming = pytest.mark.skipif(
 )
 PARAMETER = "model.layers.3.self_attn.qkv_proj.weight"
 TENSOR = "model.layers.3.self_attn.k_proj.weight"
-
-
-def _driver():
-    path = Path(__file__).with_name("tui_driver.py")
-    spec = importlib.util.spec_from_file_location("loadscope_tests_tui_driver", path)
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-opened_at = _driver().opened_at
 
 
 @pytest.fixture(scope="module")

@@ -1,27 +1,15 @@
 """The memory and time screen: the same numbers as the verb, by stage, file, parameter, layer, module and kernel."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from tui_driver import opened_at
 
 from sessions.session import Session
 from workbench.profile.flame import Block
 from workbench.profile.profile import Profile
 from workbench.tui.costplots import memory_plot, time_plot, zoomed
 from workbench.tui.snapshot import Folding
-
-
-def _driver():
-    path = Path(__file__).with_name("tui_driver.py")
-    spec = importlib.util.spec_from_file_location("loadscope_tests_tui_driver", path)
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-opened_at = _driver().opened_at
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,12 @@
 """The parameters screen on planted defects: elements at fault, both calls, slots, and the way to bytes."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from tui_driver import opened_at
 
 GOLDEN = Path(__file__).resolve().parents[2] / "sessions" / "golden"
 
-
-def _driver():
-    path = Path(__file__).with_name("tui_driver.py")
-    spec = importlib.util.spec_from_file_location("loadscope_tests_tui_driver", path)
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-opened_at = _driver().opened_at
 
 SHOWN = {
     "left-twice": (

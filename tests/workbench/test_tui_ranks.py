@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tui_driver import opened_at
 
 from sessions.ranks import RankPlace
 from workbench.rankwords import warning
@@ -52,17 +52,6 @@ model = toy_ranks.Model()
 model.parameters = {f"layers.{number}.weight": toy_ranks.Parameter([0, 0]) for number in range(20)}
 model.load_weights(toy_ranks.read())
 """
-
-
-def _driver():
-    path = Path(__file__).with_name("tui_driver.py")
-    spec = importlib.util.spec_from_file_location("loadscope_tests_tui_driver", path)
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-opened_at = _driver().opened_at
 
 
 @pytest.fixture

@@ -1,23 +1,11 @@
 """Every screen on a complete and on a failed session, at two sizes, driven by keys."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from tui_driver import opened_at
 
 from workbench.tui.widgets.longlist import LongList
-
-
-def _driver():
-    path = Path(__file__).with_name("tui_driver.py")
-    spec = importlib.util.spec_from_file_location("loadscope_tests_tui_driver", path)
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-opened_at = _driver().opened_at
 
 COMPLETE = {
     "t": ("what happened", "seq  rank  event"),

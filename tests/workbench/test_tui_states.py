@@ -1,10 +1,9 @@
 """What is shown when something is missing, broken, hostile or still coming."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from tui_driver import opened_at
 
 from inspectors.probe.events import (
     EngineFound,
@@ -19,16 +18,6 @@ from sessions.manifest import Manifest, Outcome
 from workbench.tui import snapshot as folding
 from workbench.tui.screens.start import StartScreen
 
-
-def _driver():
-    path = Path(__file__).with_name("tui_driver.py")
-    spec = importlib.util.spec_from_file_location("loadscope_tests_tui_driver", path)
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-opened_at = _driver().opened_at
 HOSTILE = "model.[red]layers[/red].0.{e|mlp}.\x1b[31mgate\x07.weight"
 FAILED = Outcome("failed", exit_code=1, duration_s=0.5)
 

@@ -1,13 +1,12 @@
 """Stepping: keys run a paused host, on a recording they move `now`; breakpoints and the tensor at hand."""
 
-import importlib.util
 import os
-import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tui_driver import opened_at
 
 from inspectors.probe.events import EngineFound, LoaderCalled, ParameterRegistered, ProcessStarted, TensorListed
 from inspectors.probe.recorder import Recorder
@@ -18,16 +17,6 @@ from workbench.launching import Load, Watch, host_of_load
 from workbench.preflight.check import check
 from workbench.tui.controlling import Controlling
 
-
-def _driver():
-    path = Path(__file__).with_name("tui_driver.py")
-    spec = importlib.util.spec_from_file_location("loadscope_tests_tui_driver", path)
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-opened_at = _driver().opened_at
 NAMES = [f"model.layers.{layer}.mlp.{leaf}.weight" for layer in range(3) for leaf in ("gate", "up_proj")]
 
 

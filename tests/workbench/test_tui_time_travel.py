@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sqlite3
-import sys
 from pathlib import Path
 
 import pytest
+from tui_driver import opened_at
 
 from sessions.moments import moments, parameters_at
 from sessions.parameters import parameters
 from sessions.session import Session
 from workbench.tui.launching import Replayed
 from workbench.tui.playing import SPEEDS
-
-
-def _driver():
-    path = Path(__file__).with_name("tui_driver.py")
-    spec = importlib.util.spec_from_file_location("loadscope_tests_tui_driver", path)
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-opened_at = _driver().opened_at
 
 
 @pytest.fixture(scope="module")

@@ -58,11 +58,7 @@ def _run(args: Namespace) -> int:
     folder = places.session_folder(args.host)
     control = Onlooker.connect(folder)
     if control is None:
-        raise UserError(
-            f"{folder}: no host of this session answers: it has ended, or has not imported an engine yet",
-            f"loadscope open {folder}",
-            INCOMPLETE,
-        )
+        raise _nobody(folder)
     return _look(folder, control, args)
 
 
@@ -79,17 +75,21 @@ def _attach_process(process: Process, args: Namespace) -> int:
     if control is None:
         control = Onlooker.connect(folder)
         if control is None:
-            raise UserError(
-                f"{folder}: no host of this session answers: it has ended, or has not imported an engine yet",
-                f"loadscope open {folder}",
-                INCOMPLETE,
-            )
+            raise _nobody(folder)
         print(
             f"process {process.pid} does not answer: it has come to no watched call yet; "
             f"this is process {control.pid} of the same session",
             file=sys.stderr,
         )
     return _look(folder, control, args)
+
+
+def _nobody(folder: Path) -> UserError:
+    return UserError(
+        f"{folder}: no host of this session answers: it has ended, or has not imported an engine yet",
+        f"loadscope open {folder}",
+        INCOMPLETE,
+    )
 
 
 def _look(folder: Path, control: Control | None, args: Namespace) -> int:

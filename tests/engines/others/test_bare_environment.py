@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tui_driver import opened_at
 
 from sessions.bundle.unpacking import unpack
 from sessions.session import Session
@@ -20,17 +19,6 @@ OURS = ("workbench", "inspectors", "backends", "sessions")
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 PARAMETER = "model.layers.0.linear_attn.in_proj_qkvz.weight_scale"
 TENSOR = "model.language_model.layers.0.linear_attn.in_proj_qkv.weight_scale"
-
-
-def _driver():
-    path = ROOT / "tests" / "workbench" / "tui_driver.py"
-    spec = importlib.util.spec_from_file_location("loadscope_tests_tui_driver", path)
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-opened_at = _driver().opened_at
 
 
 def packages_of(python: Path) -> Path:
