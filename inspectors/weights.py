@@ -130,7 +130,8 @@ class WeightsInspector:
 
     def _processing(self, call: Call) -> None:
         call.facts["module"] = module = self._module_of(call)
-        body = WeightsProcessed(module=module, method=type_name(call.get("method")), where=call.where)
+        joined = tuple(str(one) for one in call.get("joined") or ())
+        body = WeightsProcessed(module, type_name(call.get("method")), call.where, joined)
         call.kept[self] = self._recorder.begin(body, call.rank)
         if self._has_ledger:
             self._repacks.entered(call, module)

@@ -40,6 +40,12 @@ def _excluding_patterns(rules: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(pattern for pattern in rules or () if pattern.startswith("-:"))
 
 
+def _joined(layer: Any) -> tuple[str, ...]:
+    """The order in which blocks of fused parts are joined: that of their coming, but for queries, keys and values."""
+    came = getattr(getattr(layer, "qweight", None), "shard_id", None) or ()
+    return () if "q" in came else tuple(str(one) for one in came)
+
+
 def _function_name(function: Any) -> str | None:
     """The name of the function that was chosen, also where some of its arguments are set already."""
     return getattr(getattr(function, "func", function), "__name__", None)
@@ -190,7 +196,7 @@ _TRACEPOINTS = (
         "weights.process",
         "weights.processed",
         f"{_QUANTIZATION}.base_config:QuantizeMethodBase+.process_weights_after_loading",
-        {"layer": "layer", "method": "self"},
+        {"layer": "layer", "method": "self", "joined": Computed(_joined, ("layer",))},
     ),
     Tracepoint("model.ready", "model.loaded", f"{_LOADER}:BaseModelLoader+.load_model", {"model": "result"}),
     Tracepoint(

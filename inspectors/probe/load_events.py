@@ -207,13 +207,17 @@ class WriteSuspected(Body):
 
 @dataclass(frozen=True)
 class WeightsProcessed(Body):
-    """`process_weights_after_loading` of one module (span)."""
+    """`process_weights_after_loading` of one module (span).
+
+    `joined` are shard ids of blocks that were held aside until now, in the order in which the engine joins them.
+    """
 
     kind: ClassVar[str] = "weights.processed"
     stage: ClassVar[str] = "weights.process"
     module: str = ""
     method: str = ""
     where: str = ""
+    joined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -352,3 +352,22 @@ def test_a_parameter_whose_blocks_are_held_aside_is_not_called_empty(tmp_path):
     )
     registered = ParameterRegistered("q.qweight", "GGUFUninitializedParameter")
     assert recorded(tmp_path, Outcome("ok", 0), registered, held, ModelLoaded(1, has_report=False)) == ()
+
+
+@pytest.mark.parametrize(("joined", "count"), [(("1", "0"), 1), (("0", "1"), 0), (("0", "2", "1"), 1), ((), 0)])
+def test_parts_joined_in_another_order_than_theirs_are_named(tmp_path, joined, count):
+    module = "model.layers.0.mlp.gate_up_proj"
+    recorder = Recorder(tmp_path)
+    for shard in joined:
+        for name in ("qweight_type", "qweight"):
+            recorder.point(LoaderCalled(f"m.part_{shard}.{name}", f"{module}.{name}", shard_id=shard), 1)
+    recorder.point(WeightsProcessed(module, "GGUFMethod", joined=joined), 1)
+    recorder.close()
+    session = Session.open(tmp_path)
+    found = [one for one in findings(session) if one.class_ == "shard/joined-order"]
+    session.close()
+    assert len(found) == count
+    for one in found:
+        assert (one.module, one.rank, one.parameter) == (module, 1, f"{module}.qweight")
+        assert one.tensor == f"m.part_{joined[0]}.qweight"
+        assert [evidence.names for evidence in one.evidence[:-1]] == [f"m.part_{shard}.qweight" for shard in joined]

@@ -95,6 +95,7 @@ WORDS = {
     "w8a8": ("--quantization", "w8a8_int8"),
     "gguf": GGUF,
     "q8_gguf": GGUF,
+    "up_first_gguf": GGUF,
     "nvfp4": ("--before", str(PLANTS / "blackwell.py")),
 }
 """What the launcher is told besides, by the form of a checkpoint."""

@@ -54,6 +54,24 @@ def test_a_gguf_file_is_recorded_whole_with_the_classes_of_both_devices(trace, b
     assert traced.of("inspector.faulted") == []
 
 
+def test_parts_that_are_joined_as_the_file_has_them_are_named(trace, checkpoints):
+    import gguf
+
+    traced = trace("0.5.23", "up_first_gguf", tp=2, before=("ascend_gguf.py",))
+    (found,) = [one for one in traced.verdict["findings"] if one["severity"] == "error"]
+    assert (traced.code, found["class"], found["seen"]) == (1, "shard/joined-order", 2)
+    assert (found["module"], found["rank"]) == ("model.layers.0.mlp.gate_up_proj", 1)
+    assert "up_proj before gate_proj" in found["sentence"]
+    # The weight that the class made has up's values in the rows of gate.
+    stored = {one.name: one for one in gguf.GGUFReader(checkpoints("up_first_gguf")).tensors}
+    files = [stored[f"blk.0.ffn_{part}.weight"] for part in ("gate", "up")]
+    gate, up = (torch.from_numpy(gguf.dequantize(one.data, one.tensor_type)).chunk(2)[1] for one in files)
+    made = traced.told["processed"]["model.layers.0.mlp.gate_up_proj.dequantized_weight"]
+    kinds = (torch.float16, torch.bfloat16)
+    assert made in {digest(torch.cat((up, gate)).to(kind)) for kind in kinds}
+    assert made not in {digest(torch.cat((gate, up)).to(kind)) for kind in kinds}
+
+
 @pytest.fixture(params=["0.5.11", "0.5.23"])
 def experts(trace, request):
     """Qwen3-MoE in mixed types of blocks, rank 1 of 2, through the classes for the NPU."""

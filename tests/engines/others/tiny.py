@@ -141,7 +141,12 @@ def separate_fp8(folder: Path) -> Path:
     return write(folder, config, tensors)
 
 
-def q8_gguf(folder: Path) -> Path:
+def up_first_gguf(folder: Path) -> Path:
+    """The same as `q8_gguf`, with `ffn_up` before `ffn_gate` in each layer."""
+    return q8_gguf(folder, is_up_first=True)
+
+
+def q8_gguf(folder: Path, *, is_up_first: bool = False) -> Path:
     """Qwen3, dense, as one GGUF file: matrices in Q8_0, embeddings in F16, norms in F32, a vocabulary of bytes."""
     import gguf
 
@@ -162,6 +167,8 @@ def q8_gguf(folder: Path) -> Path:
         "attn_output": (HIDDEN, heads * head), "ffn_gate": (256, HIDDEN), "ffn_up": (256, HIDDEN),
         "ffn_down": (HIDDEN, 256),
     }  # fmt: skip
+    if is_up_first:
+        matrices = {"ffn_up": matrices.pop("ffn_up"), **matrices}
     norms = {"attn_norm": HIDDEN, "ffn_norm": HIDDEN, "attn_q_norm": head, "attn_k_norm": head}
     for name in ("token_embd", "output"):
         out.add_tensor(f"{name}.weight", torch.randn(VOCABULARY, HIDDEN).half().numpy())
