@@ -103,6 +103,7 @@ class Probe:
         self.settings = replace(self.settings, folder=folder)
         self.recorder.move_to(folder)
         self.gate.move_to(folder)
+        self._joined = {NO_RANK}
         for found in self._found:
             self.recorder.point(found)
 
