@@ -112,18 +112,23 @@ _NO_CALL = Call(-1, "", "", -1, "", "", "", -1)
 
 
 def _read(session: Session) -> Ledger:
-    out = Ledger(has_writes=has_writes(session))
-    for row in session.rows("loader.called", _CALL):
+    out = Ledger(has_writes=has_writes(session), finals=_finals(session), tied=_tied(session))
+    _take(out, session, None)
+    return out
+
+
+def _take(out: Ledger, session: Session, parameter: str | None) -> None:
+    """Add calls, writes and suspicions: of one parameter, or of all."""
+    where = None if parameter is None else ("parameter", parameter)
+    for row in session.rows("loader.called", _CALL, where=where):
         key, call = _call(row)
         out.calls[key].append(call)
         out.call_at[call.position] = key, call
-    for row in session.rows("weight.written", _WRITE):
+    for row in session.rows("weight.written", _WRITE, where=where):
         at = session.position(row[1], row[4]) if row[4] else -1
         out.writes[row[5], row[6] or ""].append(_write(row, out.call_at[at][1] if at in out.call_at else _NO_CALL))
-    for key, suspicion in _suspicions(session, None):
+    for key, suspicion in _suspicions(session, parameter):
         out.suspicions.setdefault(key, []).append(suspicion)
-    out.finals, out.tied = _finals(session), _tied(session)
-    return out
 
 
 def _tied(session: Session) -> dict[Key, tuple[str, int]]:
@@ -161,15 +166,7 @@ def ledger_of(session: Session, parameter: str) -> Ledger:
     """The ledger of one parameter alone, on every rank: what a question about it needs, without reading all writes."""
     out = Ledger(has_writes=has_writes(session), finals=_finals(session), tied=_tied(session))
     for name in dict.fromkeys((parameter, *(to for key, (to, _) in out.tied.items() if key[1] == parameter))):
-        for row in session.rows("loader.called", _CALL, where=("parameter", name)):
-            key, call = _call(row)
-            out.calls[key].append(call)
-            out.call_at[call.position] = key, call
-        for row in session.rows("weight.written", _WRITE, where=("parameter", name)):
-            at = session.position(row[1], row[4]) if row[4] else -1
-            out.writes[row[5], name].append(_write(row, out.call_at[at][1] if at in out.call_at else _NO_CALL))
-        for key, suspicion in _suspicions(session, name):
-            out.suspicions.setdefault(key, []).append(suspicion)
+        _take(out, session, name)
     return out
 
 

@@ -48,6 +48,10 @@ def failing_call(session: Session) -> FailingCall | None:
     A process may go on after an exception that passed a tracepoint, and ranks that wait for a failed one fail later.
     Without a failure it is the first loader call that a host was in when it was given up or killed.
     """
+    return session.kept("failing call", lambda: _failing_call(session))
+
+
+def _failing_call(session: Session) -> FailingCall | None:
     last_in: dict[int, Event] = {}
     for event in session.of_kinds(StageFailed.kind):
         last_in[event.stream] = event

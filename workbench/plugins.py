@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -46,6 +47,12 @@ EXPORTS = PluginKind("export format", "sessions.export", "export")
 def names(kind: PluginKind) -> tuple[str, ...]:
     """The names of all plugins of a kind, sorted, without importing any; `_` in a file's name is written `-`."""
     return tuple(sorted({_spelled(stem) for stem in _stems(kind)} | set(_foreign(kind))))
+
+
+def engine_modules(engines: Sequence[str], adapters: Sequence[str]) -> tuple[str, ...]:
+    """The adapters to expect in a host: those named; where none is, all engines, but for adapters of one's own."""
+    expected = engines or (() if adapters else names(ENGINES))
+    return (*(module_name(ENGINES, name) for name in expected), *adapters)
 
 
 def module_name(kind: PluginKind, name: str) -> str:

@@ -86,8 +86,7 @@ def _refuse_early(process: Process, python: Python) -> None:
 
 
 def _begin(process: Process, args: Namespace) -> Path:
-    engines = args.engine or ([] if args.adapter else plugins.names(plugins.ENGINES))
-    modules = (*(plugins.module_name(plugins.ENGINES, name) for name in engines), *args.adapter)
+    modules = plugins.engine_modules(args.engine, args.adapter)
     watch = Watch("attach", level=args.level, hold_s=args.hold)
     folder = places.new_session_folder("attach", process.name, args.output)
     manifest = launching.manifest_of_attached(process, folder, modules, watch)

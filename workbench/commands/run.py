@@ -43,8 +43,7 @@ def _run(args: Namespace) -> int:
             INCOMPLETE,
         )
     args.verbose = args.verbose or not args.quiet
-    engines = args.engine or ([] if args.adapter else plugins.names(plugins.ENGINES))
-    modules = (*(plugins.module_name(plugins.ENGINES, name) for name in engines), *args.adapter)
+    modules = plugins.engine_modules(args.engine, args.adapter)
     watch = replace(arguments.watch_of(args), timeout_s=args.timeout)
     return follow(launching.host_of_command(tuple(args.host_command), modules, watch), args)
 

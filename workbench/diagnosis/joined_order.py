@@ -9,19 +9,25 @@ from sessions.event import Event
 from workbench.diagnosis.case import Case, leaf
 from workbench.diagnosis.finding import Finding, Rule
 
+Calls = dict[tuple[int, str, str], tuple[int, LoaderCalled]]
+"""Position and facts of a call by rank, module and shard id."""
+
 
 def _judge(case: Case) -> Iterator[Finding]:
-    for event in case.session.of_kinds(WeightsProcessed.kind):
-        body = event.body
-        if not isinstance(body, WeightsProcessed) or not all(one.isdigit() for one in body.joined):
-            continue
-        if list(body.joined) != sorted(body.joined, key=int):
-            yield _finding(case, event, body)
+    bodies = ((event, event.body) for event in case.session.of_kinds(WeightsProcessed.kind))
+    wrong = [(event, body) for event, body in bodies if isinstance(body, WeightsProcessed) and _is_disordered(body)]
+    calls = _calls(case) if wrong else {}
+    for event, body in wrong:
+        yield _finding(case, event, body, calls)
 
 
-def _finding(case: Case, event: Event, body: WeightsProcessed) -> Finding:
-    calls = _calls(case, event.rank, body)
-    parts = [calls[shard] for shard in body.joined if shard in calls]
+def _is_disordered(body: WeightsProcessed) -> bool:
+    return all(one.isdigit() for one in body.joined) and list(body.joined) != sorted(body.joined, key=int)
+
+
+def _finding(case: Case, event: Event, body: WeightsProcessed, calls: Calls) -> Finding:
+    keys = [(event.rank, body.module, shard) for shard in body.joined]
+    parts = [calls[key] for key in keys if key in calls]
     named = " before ".join(leaf(called.checkpoint_name.rpartition(".")[0]) for _, called in parts)
     came, wanted, name = ", ".join(body.joined), ", ".join(sorted(body.joined, key=int)), leaf(body.module)
     return Finding(
@@ -50,16 +56,13 @@ def _finding(case: Case, event: Event, body: WeightsProcessed) -> Finding:
     )
 
 
-def _calls(case: Case, rank: int, body: WeightsProcessed) -> dict[str, tuple[int, LoaderCalled]]:
-    """The calls of the module's blocks by shard id; the types of blocks are parameters of their own."""
-    found: dict[str, tuple[int, LoaderCalled]] = {}
+def _calls(case: Case) -> Calls:
+    """The calls of blocks; their types are parameters of their own."""
+    found: Calls = {}
     for event in case.session.of_kinds(LoaderCalled.kind):
         called = event.body
-        if event.rank != rank or not isinstance(called, LoaderCalled) or called.shard_id not in body.joined:
-            continue
-        module, _, name = called.parameter.rpartition(".")
-        if module == body.module and not name.endswith("_type"):
-            found[called.shard_id] = event.position, called
+        if isinstance(called, LoaderCalled) and called.shard_id and not called.parameter.endswith("_type"):
+            found[event.rank, called.parameter.rpartition(".")[0], called.shard_id] = event.position, called
     return found
 
 

@@ -36,8 +36,7 @@ class TestSessions:
 
     def __init__(self, folder: Path, level: str, adapters: tuple[str, ...], hold_s: float = 0.0) -> None:
         self._folder, self._level, self._hold_s = folder, level, hold_s
-        own = () if adapters else tuple(plugins.module_name(plugins.ENGINES, n) for n in plugins.names(plugins.ENGINES))
-        self._engines = (*own, *adapters)
+        self._engines = plugins.engine_modules((), adapters)
         self._session: Path | None = None
         self._old: list[Path] = []
 

@@ -61,7 +61,7 @@ class Findings(View):
 
     def __init__(self, reading: Reading, lens: Lens) -> None:
         super().__init__(reading, lens)
-        self.failing = reading.session.kept("failing call", lambda: failing_call(reading.session))
+        self.failing = failing_call(reading.session)
         every = _nested(reading.snapshot.findings)
         self.total = len(every)
         kept = [row for row in every if lens.filter.strip("*\"' ").lower() in _searched(row.finding)]
