@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
-from pathlib import Path
 
+import ghost
 import pytest
 import torch
 
@@ -16,17 +14,7 @@ LOADS = ("packed_int8", "Qwen3MoeForCausalLM/nvfp4", "Qwen3_5ForConditionalGener
 
 
 @pytest.fixture(scope="module")
-def ghost():
-    path = Path(__file__).parents[1] / "ghost.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def accounts(trace, launch, words_of, checkpoints, ghost, tmp_path_factory):
+def accounts(trace, launch, words_of, checkpoints, tmp_path_factory):
     """Of a checkpoint: the writes that were recorded, the parameters of the rank, and its ghost; made once."""
     made = {}
 
@@ -57,7 +45,7 @@ def _of_rank(parameters):
 
 
 @pytest.mark.parametrize("checkpoint", LOADS)
-def test_every_element_came_from_where_the_ledger_says(accounts, ghost, checkpoint):
+def test_every_element_came_from_where_the_ledger_says(accounts, checkpoint):
     events, parameters, stored, both = accounts(checkpoint)
     said = ghost.verdict(ghost.accounts(events, parameters, stored), both)
     assert said.wrong == {}
@@ -65,7 +53,7 @@ def test_every_element_came_from_where_the_ledger_says(accounts, ghost, checkpoi
     assert said.exact > 250_000
 
 
-def test_a_ledger_that_is_off_by_one_row_is_found_out(accounts, ghost):
+def test_a_ledger_that_is_off_by_one_row_is_found_out(accounts):
     events, parameters, stored, both = accounts(LOADS[0])
     victim = next(event for event in events if len(event["start"]) == 2 and event["source_offset"] == 0)
     shifted = [{**e, "source_offset": e["source_strides"][0]} if e is victim else e for e in events]
